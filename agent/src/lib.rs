@@ -1,0 +1,8 @@
+//! tailgauge: sources fill the [`model`], outputs are pure functions of it.
+//!
+//! Data flows one way. A source knows one place outside (a kernel map, a socket, a file) and fills its own
+//! part of the model; an output reads nothing but the model.
+
+pub mod model;
+pub mod outputs;
+pub mod sources;

@@ -1,0 +1,3 @@
+//! The `tailgauge` command.
+
+fn main() {}

@@ -1,0 +1,142 @@
+//! What the kernel programs counted, copied out of the maps at one moment.
+
+use tailgauge_ebpf::layout::{Control, Health, Line, Tcp, Windows};
+
+/// How a program sits on its hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookMode {
+    /// A tcx link (kernel 6.6 and later).
+    Tcx,
+    /// A clsact qdisc with a filter, by netlink.
+    Clsact,
+    /// Not attached.
+    None,
+}
+
+impl HookMode {
+    /// Label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+            Self::None => "none",
+        }
+    }
+}
+
+/// A program and the place it should sit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Interface name.
+    pub device: String,
+    /// Program name, such as `tunnel_ingress`.
+    pub hook: &'static str,
+    /// How it is attached.
+    pub mode: HookMode,
+    /// Why it is not, in one sentence.
+    pub reason: Option<String>,
+}
+
+/// One slot's counters, summed over shards, by direction (`layout::RECEIVE`, `layout::TRANSMIT`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotCounters {
+    /// Receive and transmit.
+    pub direction: [Line; 2],
+}
+
+/// The tunnel device as its own counters see it, since the hooks were attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounters {
+    /// Packets received, a super-packet as one.
+    pub receive_packets: u64,
+    /// Bytes received.
+    pub receive_bytes: u64,
+    /// Packets sent.
+    pub transmit_packets: u64,
+    /// Bytes sent.
+    pub transmit_bytes: u64,
+    /// Packets that the queue towards tailscaled refused.
+    pub transmit_dropped: u64,
+}
+
+/// Completeness: what the programs counted against what the device counted over the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Skbs and bytes counted by the programs over all slots, retired ones included, by direction.
+    pub counted_skbs: [u64; 2],
+    /// Bytes likewise.
+    pub counted_bytes: [u64; 2],
+    /// The device's own view.
+    pub device: DeviceCounters,
+}
+
+impl Coverage {
+    /// Counted ÷ device packets by direction (transmit: sent plus dropped); `None` before the first packet.
+    #[must_use]
+    pub fn ratio(&self, direction: usize) -> Option<f64> {
+        let device = match direction {
+            0 => self.device.receive_packets,
+            _ => self.device.transmit_packets + self.device.transmit_dropped,
+        };
+        let counted = *self.counted_skbs.get(direction)?;
+        (device > 0).then(|| counted as f64 / device as f64)
+    }
+}
+
+/// Fill of one map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapUse {
+    /// Name in the object.
+    pub name: &'static str,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries it can hold.
+    pub capacity: u64,
+}
+
+/// Run time of one program, advancing only while BPF statistics are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramRun {
+    /// Name in the object.
+    pub name: &'static str,
+    /// Total run time in nanoseconds.
+    pub nanoseconds: u64,
+    /// Total runs.
+    pub count: u64,
+}
+
+/// Copied out of the maps at scrape time; buffers are reused, so nothing is allocated at rest.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    /// Interface that is watched.
+    pub device: String,
+    /// Its index while it exists.
+    pub ifindex: Option<u32>,
+    /// State of every hook.
+    pub hooks: Vec<Hook>,
+    /// Attachments after the first one.
+    pub reattached_total: u64,
+    /// By slot, slot 0 first, up to the highest slot in use.
+    pub slots: Vec<SlotCounters>,
+    /// Windows of slots that carried traffic.
+    pub windows: Vec<(u32, Windows)>,
+    /// Windows of the tunnel as a whole.
+    pub tunnel_windows: Option<Box<Windows>>,
+    /// Second of CLOCK_MONOTONIC at the copy; peaks older than `PEAK_SECONDS` before it are void.
+    pub monotonic_second: u64,
+    /// TCP of slots that saw any connection.
+    pub tcp: Vec<(u32, Tcp)>,
+    /// Completeness; `None` while not attached.
+    pub coverage: Option<Coverage>,
+    /// Settings in force.
+    pub control: Control,
+    /// Events of the programs.
+    pub health: Health,
+    /// Map fill.
+    pub maps: Vec<MapUse>,
+    /// Failed map updates.
+    pub map_update_errors_total: u64,
+    /// Program run time.
+    pub programs: Vec<ProgramRun>,
+}

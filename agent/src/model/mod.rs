@@ -1,0 +1,30 @@
+//! Plain data, no I/O: what the sources know at this moment.
+
+pub mod collector;
+pub mod host;
+pub mod kernel;
+pub mod slots;
+pub mod tailnet;
+
+use std::sync::Arc;
+
+use collector::Collectors;
+use host::Host;
+use kernel::Kernel;
+use slots::SlotTable;
+use tailnet::Tailnet;
+
+/// Everything the sources know. Each source writes its own field and no other; outputs read.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// Filled by `sources::tailscale`; the last known state stays while tailscaled is away.
+    pub tailnet: Arc<Tailnet>,
+    /// Which peer owns which row of the kernel maps.
+    pub slots: SlotTable,
+    /// Filled by `sources::kernel`.
+    pub kernel: Kernel,
+    /// Filled by `sources::host`.
+    pub host: Host,
+    /// Health of every source.
+    pub collectors: Collectors,
+}

@@ -1,0 +1,3 @@
+//! Pure functions of the model.
+
+pub mod prometheus;

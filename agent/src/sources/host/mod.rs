@@ -1,0 +1,1 @@
+//! /proc, /sys: the host beside the traffic, one file a collector.

@@ -1,0 +1,1 @@
+//! The kernel programs and their maps. The only code that touches aya.

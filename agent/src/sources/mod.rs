@@ -1,0 +1,5 @@
+//! Each source knows one place outside and fills its own part of the model.
+
+pub mod host;
+pub mod kernel;
+pub mod tailscale;

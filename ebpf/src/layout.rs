@@ -1,0 +1,290 @@
+//! Layout of every map. Written by the programs, read by the agent through mmap: plain old data, fixed
+//! sizes, no padding. Rows are per *slot* (a peer's row); slot 0 collects what belongs to no known peer.
+
+use crate::histogram::Histogram;
+
+/// Changes with any change below; part of the pin directory's name.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Traffic that no known peer accounts for.
+pub const UNATTRIBUTED: u32 = 0;
+
+/// Width of an aligned window, nanoseconds of CLOCK_MONOTONIC.
+pub const WINDOW_NANOSECONDS: u64 = 10_000_000;
+/// One-second maxima kept per direction: the peak covers at least this many seconds less one.
+pub const PEAK_SECONDS: usize = 16;
+
+/// Directions index [`Line`] rows: receive = tunnel ingress = from the peer.
+pub const RECEIVE: u32 = 0;
+/// Transmit = tunnel egress = to the peer.
+pub const TRANSMIT: u32 = 1;
+/// Directions of a slot.
+pub const DIRECTIONS: u32 = 2;
+
+/// Where an inner packet goes besides the peer: this host.
+pub const CLASS_LOCAL: u32 = 0;
+/// A route this node advertises.
+pub const CLASS_SUBNET: u32 = 1;
+/// Anywhere else.
+pub const CLASS_EXIT: u32 = 2;
+/// Number of classes.
+pub const CLASSES: usize = 3;
+
+/// Legs index handshake histograms: this host ↔ peer through the tunnel.
+pub const LEG_PEER: usize = 0;
+/// This host ↔ the far server.
+pub const LEG_REMOTE: usize = 1;
+/// Number of legs.
+pub const LEGS: usize = 2;
+
+/// Who sent the first SYN: the peer (SYN seen on receive).
+pub const OPENER_PEER: usize = 0;
+/// This host or something behind it (SYN seen on transmit).
+pub const OPENER_HOST: usize = 1;
+/// Number of openers.
+pub const OPENERS: usize = 2;
+
+/// Bytes and packets as they were sent one by one (super-packets taken apart).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of layer 3.
+    pub bytes: u64,
+}
+
+/// Counters of one slot, shard and direction: exactly one cache line.
+/// Index of the row: `(slot * shards + shard) * DIRECTIONS + direction`.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    /// What users see, by class.
+    pub wire: [Wire; CLASSES],
+    /// Packets as the interface counts them: a super-packet is one.
+    pub skbs: u64,
+    /// Bytes as the interface counts them.
+    pub skb_bytes: u64,
+}
+
+/// Bytes per aligned window of one slot and direction, and their distribution.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Number of the open window: CLOCK_MONOTONIC / [`WINDOW_NANOSECONDS`].
+    pub id: u64,
+    /// Wire bytes of the open window so far.
+    pub bytes: u64,
+    /// Ring of one-second maxima, index `second % PEAK_SECONDS`, each `second << 32 | bytes`.
+    pub peaks: [u64; PEAK_SECONDS],
+    /// Closed windows that carried traffic, in bytes.
+    pub histogram: Histogram,
+}
+
+/// Both directions of a slot. The row after the last slot is the tunnel as a whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// By direction.
+    pub direction: [Window; DIRECTIONS as usize],
+}
+
+/// TCP connections of one slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Handshake time by leg, microseconds.
+    pub handshake: [Histogram; LEGS],
+    /// Time from established to the first FIN or RST, milliseconds.
+    pub duration: Histogram,
+    /// Connections whose handshake completed, by opener.
+    pub opened: [u64; OPENERS],
+    /// Handshakes answered by RST, by opener.
+    pub refused: [u64; OPENERS],
+    /// Handshakes that stayed without an answer, by opener; counted by the agent's sweep.
+    pub timed_out: [u64; OPENERS],
+    /// Established connections ended by FIN.
+    pub closed_fin: u64,
+    /// Established connections ended by RST.
+    pub closed_reset: u64,
+    /// SYNs seen again, by opener.
+    pub syn_retransmits: [u64; OPENERS],
+    /// SYN-ACKs seen again, by opener of the connection.
+    pub syn_ack_retransmits: [u64; OPENERS],
+    /// Handshake samples dropped because a retransmission made them ambiguous (Karn).
+    pub ambiguous: u64,
+    /// Handshake samples lost because the table had no room or the entry was evicted.
+    pub lost: u64,
+}
+
+/// Settings that the agent may change while packets flow; one row.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Slot of the peer that is this node's own exit node; 0 when there is none.
+    pub exit_node_slot: u32,
+    /// Non-zero while [`maps::ROUTES_V4`] holds anything.
+    pub has_routes_v4: u32,
+    /// Non-zero while [`maps::ROUTES_V6`] holds anything.
+    pub has_routes_v6: u32,
+    /// Non-zero while [`maps::PREFIXES_V4`] holds anything.
+    pub has_prefixes_v4: u32,
+    /// Non-zero while [`maps::PREFIXES_V6`] holds anything.
+    pub has_prefixes_v6: u32,
+    /// Zero; keeps the row a multiple of 8.
+    pub reserved: u32,
+}
+
+/// One connection as seen from the tunnel. The peer's side is `peer_*`, whoever opened it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Address on the peer's side; IPv4 as ::ffff:a.b.c.d.
+    pub peer_address: [u8; 16],
+    /// Address on the other side.
+    pub other_address: [u8; 16],
+    /// Port on the peer's side, network order.
+    pub peer_port: [u8; 2],
+    /// Port on the other side, network order.
+    pub other_port: [u8; 2],
+}
+
+/// A handshake under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// CLOCK_MONOTONIC nanoseconds of the first SYN.
+    pub syn_at: u64,
+    /// Nanoseconds of the first SYN-ACK; 0 while none was seen.
+    pub syn_ack_at: u64,
+    /// Sequence number of the SYN.
+    pub syn_sequence: u32,
+    /// Sequence number of the SYN-ACK.
+    pub syn_ack_sequence: u32,
+    /// The peer's slot at the time of the SYN.
+    pub slot: u32,
+    /// [`OPENER_PEER`] or [`OPENER_HOST`].
+    pub opener: u8,
+    /// SYNs seen again.
+    pub syn_retransmits: u8,
+    /// SYN-ACKs seen again.
+    pub syn_ack_retransmits: u8,
+    /// Non-zero once the agent counted it as timed out; kept so that late retransmissions are known.
+    pub timed_out: u8,
+}
+
+/// An established connection, kept until FIN, RST or eviction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// CLOCK_MONOTONIC nanoseconds of the completed handshake.
+    pub established_at: u64,
+    /// The peer's slot.
+    pub slot: u32,
+    /// [`OPENER_PEER`] or [`OPENER_HOST`].
+    pub opener: u32,
+}
+
+/// Events of the programs themselves; one row.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Packets too short for what their headers promise, or neither IPv4 nor IPv6. They are still counted.
+    pub malformed: u64,
+    /// Fragments other than the first: counted, their ports unknown.
+    pub fragments: u64,
+    /// New handshakes that found no room.
+    pub handshake_insert_failures: u64,
+    /// Established connections that found no room.
+    pub connection_insert_failures: u64,
+}
+
+/// Names of the maps in the object.
+pub mod maps {
+    /// `ARRAY` of [`super::Line`], mmapable.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// `ARRAY` of [`super::Windows`], mmapable, one row more than slots.
+    pub const WINDOWS: &str = "WINDOWS";
+    /// `ARRAY` of [`super::Tcp`], mmapable.
+    pub const TCP: &str = "TCP";
+    /// `ARRAY` of one [`super::Control`], mmapable.
+    pub const CONTROL: &str = "CONTROL";
+    /// `ARRAY` of one [`super::Health`], mmapable.
+    pub const HEALTH: &str = "HEALTH";
+    /// `HASH` IPv4 address → slot (`u32`).
+    pub const PEERS_V4: &str = "PEERS_V4";
+    /// `HASH` IPv6 address → slot.
+    pub const PEERS_V6: &str = "PEERS_V6";
+    /// `LPM_TRIE` of the peers' AllowedIPs wider than one address, without /0 → slot.
+    pub const PREFIXES_V4: &str = "PREFIXES_V4";
+    /// The same for IPv6.
+    pub const PREFIXES_V6: &str = "PREFIXES_V6";
+    /// `LPM_TRIE` of this host's addresses (local) and advertised routes (subnet) → class (`u32`).
+    pub const ROUTES_V4: &str = "ROUTES_V4";
+    /// The same for IPv6.
+    pub const ROUTES_V6: &str = "ROUTES_V6";
+    /// `LRU_HASH` [`super::FlowKey`] → [`super::Handshake`].
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// `LRU_HASH` [`super::FlowKey`] → [`super::Connection`].
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+}
+
+/// Names of the programs in the object.
+pub mod programs {
+    /// Classifier on the tunnel's ingress: packets from peers.
+    pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
+    /// Classifier on the tunnel's egress: packets to peers.
+    pub const TUNNEL_EGRESS: &str = "tunnel_egress";
+}
+
+/// Names of the constants that the loader sets before verification.
+pub mod globals {
+    /// `u32`, power of two: shards of a slot; a CPU counts into shard `cpu & (SHARDS - 1)`.
+    pub const SHARDS: &str = "SHARDS";
+    /// `u32`: slots, slot 0 included; the tunnel's row in WINDOWS.
+    pub const SLOTS: &str = "SLOTS";
+}
+
+/// Index of a [`Line`].
+#[inline(always)]
+#[must_use]
+pub const fn line_index(slot: u32, shard: u32, shards: u32, direction: u32) -> u32 {
+    (slot * shards + shard) * DIRECTIONS + direction
+}
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Connection, FlowKey, Handshake};
+
+    // SAFETY: `#[repr(C)]`, integers and byte arrays only, no padding, any bit pattern is valid.
+    unsafe impl aya::Pod for FlowKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Handshake {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Connection {}
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{align_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_what_the_kernel_side_relies_on() {
+        assert_eq!(size_of::<Line>(), 64);
+        assert_eq!(align_of::<Line>(), 64);
+        for size in [
+            size_of::<Window>(),
+            size_of::<Windows>(),
+            size_of::<Tcp>(),
+            size_of::<Control>(),
+            size_of::<Health>(),
+            size_of::<Handshake>(),
+            size_of::<Connection>(),
+        ] {
+            assert_eq!(size % 8, 0, "array rows are rounded up to 8 bytes by the kernel");
+        }
+        assert_eq!(size_of::<FlowKey>(), 36);
+    }
+}

@@ -1,0 +1,7 @@
+//! What the kernel programs and the agent share: the layout of every map, the packet parser and the
+//! histogram index. `no_std` and free of I/O, so that all of it is tested on the host.
+#![cfg_attr(not(test), no_std)]
+
+pub mod histogram;
+pub mod layout;
+pub mod packet;

@@ -1,0 +1,1 @@
+//! Reads an inner packet: layer 3 from byte 0, no Ethernet header.

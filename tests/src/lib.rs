@@ -1,0 +1,1 @@
+//! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
