@@ -1,1 +1,9 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
+
+pub mod exposition;
+pub mod http;
+pub mod leftovers;
+pub mod needs;
+pub mod netns;
+pub mod process;
+pub mod tailnet;
