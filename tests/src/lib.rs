@@ -2,4 +2,5 @@
 
 pub mod needs;
 pub mod netns;
+pub mod offload;
 pub mod process;
