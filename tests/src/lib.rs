@@ -5,5 +5,6 @@ pub mod http;
 pub mod leftovers;
 pub mod needs;
 pub mod netns;
+pub mod offload;
 pub mod process;
 pub mod tailnet;
