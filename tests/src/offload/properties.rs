@@ -7,7 +7,13 @@ use super::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER_LEN,
 use super::{Coalescer, Segments, checksum, split};
 
 /// A super-packet as the kernel hands it out.
-fn super_packet(version: u8, protocol: u8, options: usize, payload: &[u8], gso: u16) -> (VnetHeader, Vec<u8>) {
+fn super_packet(
+    version: u8,
+    protocol: u8,
+    options: usize,
+    payload: &[u8],
+    gso: u16,
+) -> (VnetHeader, Vec<u8>) {
     let l4 = if version == 4 { 20 } else { 40 };
     let l4_header = if protocol == TCP { 20 + options * 4 } else { 8 };
     let mut packet = vec![0; l4 + l4_header];
