@@ -1,5 +1,6 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
 
+pub mod agent;
 pub mod exposition;
 pub mod http;
 pub mod leftovers;
