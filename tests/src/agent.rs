@@ -71,7 +71,9 @@ pub fn binary() -> Result<PathBuf, AgentError> {
     // Tests are in target/PROFILE/deps, programs of the testbed in target/PROFILE.
     let own = env::current_exe().unwrap_or_default();
     let near = own.ancestors().skip(1).take(2).map(|folder| folder.join("tailgauge"));
-    near.into_iter().find(|path| path.is_file()).ok_or_else(|| AgentError::NoBinary(own.with_file_name("tailgauge")))
+    near.into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| AgentError::NoBinary(own.with_file_name("tailgauge")))
 }
 
 impl<'a> Agent<'a> {

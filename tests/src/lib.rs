@@ -8,4 +8,5 @@ pub mod needs;
 pub mod netns;
 pub mod offload;
 pub mod process;
+pub mod proof;
 pub mod tailnet;
