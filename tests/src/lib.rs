@@ -6,4 +6,5 @@ pub mod leftovers;
 pub mod needs;
 pub mod netns;
 pub mod process;
+pub mod real;
 pub mod tailnet;
