@@ -9,4 +9,5 @@ pub mod netns;
 pub mod offload;
 pub mod process;
 pub mod proof;
+pub mod real;
 pub mod tailnet;

@@ -10,7 +10,7 @@ use crate::netns::Namespace;
 /// An address that is reached through the exit node's offer of the whole internet (class `exit`).
 pub const INTERNET_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// As [`INTERNET_V4`], for IPv6.
-pub const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 113, 0, 0, 0, 0, 2);
+pub const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2);
 /// An address inside the route that the exit node advertises as a subnet router, 192.0.2.0/24 (class `subnet`).
 pub const SUBNET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
