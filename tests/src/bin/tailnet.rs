@@ -27,10 +27,7 @@ fn main() -> ExitCode {
     match serve(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let first: &dyn Error = error.as_ref();
-            let causes = iter::successors(Some(first), |&error| error.source());
-            let words: Vec<String> = causes.map(ToString::to_string).collect();
-            eprintln!("tailnet: {}", words.join(": "));
+            eprintln!("tailnet: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -51,7 +48,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         match line.trim().parse::<Path>() {
             Ok(path) => match tailnet.path(path) {
                 Ok(()) => println!("path between c1 and exit: {path}"),
-                Err(error) => eprintln!("{error}"),
+                Err(error) => eprintln!("{}", with_causes(&error)),
             },
             Err(error) => eprintln!("{error}"),
         }
@@ -60,6 +57,12 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     loop {
         std::thread::park();
     }
+}
+
+/// An error and what it came from, in one line.
+fn with_causes(error: &dyn Error) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// How to reach everything from another terminal.

@@ -71,10 +71,15 @@ impl RealTailnet {
                 let client = Role::Client1.underlay();
                 format!(
                     "table inet path {{
-                       chain in {{ type filter hook input priority -10;
-                         ip saddr {client} udp dport {UNDERLAY_PORT} drop; }}
-                       chain out {{ type filter hook output priority -10;
-                         ip daddr {client} udp dport {UNDERLAY_PORT} drop; }} }}"
+                       chain in {{
+                         type filter hook input priority -10;
+                         ip saddr {client} udp dport {UNDERLAY_PORT} drop;
+                       }}
+                       chain out {{
+                         type filter hook output priority -10;
+                         ip daddr {client} udp dport {UNDERLAY_PORT} drop;
+                       }}
+                     }}"
                 )
             }
         };

@@ -3,11 +3,11 @@
 //! procfs' `MountInfo` is not used: it leaves `\040` for a blank in paths.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::proc_file::{Bad, ProcFile};
 use super::{Collector, HostError, Paths};
@@ -64,7 +64,7 @@ impl Collector for FilesystemCollector {
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<Filesystem>>, HostError> {
         let mounts = self.0.parse(&paths.procfs, "self/mountinfo", parse)?;
-        Ok(Some(mounts.into_iter().filter_map(|mount| space(&paths.rootfs, mount)).collect()))
+        Ok(Some(mounts.iter().filter_map(|mount| space(&paths.rootfs, mount)).collect()))
     }
 }
 
@@ -120,13 +120,13 @@ fn unescape(field: &str) -> PathBuf {
         plain.push(octal.unwrap_or(*first));
         rest = if octal.is_some() { &tail[3..] } else { tail };
     }
-    PathBuf::from(std::ffi::OsString::from_vec(plain))
+    PathBuf::from(OsString::from_vec(plain))
 }
 
 /// `None` when the file system cannot be asked (gone, no permission) or has no size.
-fn space(rootfs: &Path, mount: Mount) -> Option<Filesystem> {
-    let below = mount.mount_point.strip_prefix("/").unwrap_or(Path::new(OsStr::from_bytes(b"")));
-    let stat: StatVfs = statvfs(&rootfs.join(below)).ok()?;
+fn space(rootfs: &Path, mount: &Mount) -> Option<Filesystem> {
+    let below = mount.mount_point.strip_prefix("/").unwrap_or(Path::new(""));
+    let stat = statvfs(rootfs.join(below)).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     (stat.f_blocks > 0).then(|| Filesystem {
         device: clean::text(&mount.device, "none"),
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn the_root_of_this_host_has_space() {
         let mount = Mount { device: "x".into(), mount_point: "/".into(), fstype: "ext4".into() };
-        let root = space(Path::new("/"), mount).unwrap();
+        let root = space(Path::new("/"), &mount).unwrap();
         assert!(root.size_bytes >= root.free_bytes && root.free_bytes >= root.available_bytes, "{root:?}");
         assert!(root.size_bytes > 1 << 20);
     }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_mount_point_that_is_gone_is_left_out() {
         let mount = Mount { device: "x".into(), mount_point: "/no/such/place".into(), fstype: "ext4".into() };
-        assert_eq!(space(Path::new("/"), mount), None);
+        assert_eq!(space(Path::new("/"), &mount), None);
     }
 
     #[test]
