@@ -10,6 +10,8 @@ mod convert;
 mod table;
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod recordings;
 
 use std::cell::RefCell;
