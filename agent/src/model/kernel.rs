@@ -119,6 +119,8 @@ pub struct Kernel {
     pub reattached_total: u64,
     /// By slot, slot 0 first, up to the highest slot in use.
     pub slots: Vec<SlotCounters>,
+    /// Sum over the slots that were given back, so that totals never fall.
+    pub retired: SlotCounters,
     /// Windows of slots that carried traffic.
     pub windows: Vec<(u32, Windows)>,
     /// Windows of the tunnel as a whole.
