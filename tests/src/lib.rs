@@ -8,6 +8,7 @@ pub mod needs;
 pub mod netns;
 pub mod offload;
 pub mod process;
+pub mod programs;
 pub mod proof;
 pub mod real;
 pub mod tailnet;
