@@ -107,18 +107,7 @@ pub struct Options {
     )]
     pub web_listen_address: Vec<std::net::SocketAddr>,
 
-    /// Path of the metrics
-    #[arg(
-        long = "web.telemetry-path",
-        global = true,
-        env = "TAILGAUGE_WEB_TELEMETRY_PATH",
-        value_name = "PATH",
-        default_value = "/metrics",
-        value_parser = url_path
-    )]
-    pub web_telemetry_path: String,
-
-    /// Requests answered at the same time; more get 503
+    /// Scrapes answered at the same time; more get 503
     #[arg(
         long = "web.max-requests",
         global = true,
@@ -138,16 +127,6 @@ pub struct Options {
         default_value = "/proc"
     )]
     pub path_procfs: PathBuf,
-
-    /// Mount point of sysfs
-    #[arg(
-        long = "path.sysfs",
-        global = true,
-        env = "TAILGAUGE_PATH_SYSFS",
-        value_name = "PATH",
-        default_value = "/sys"
-    )]
-    pub path_sysfs: PathBuf,
 
     /// Root of the host's file systems
     #[arg(
@@ -231,14 +210,6 @@ fn listen_address(value: &str) -> Result<std::net::SocketAddr, String> {
     })
 }
 
-fn url_path(value: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
-    if value.len() < 2 || !value.starts_with('/') || !value.chars().all(plain) {
-        return Err("a path starts with / and has letters, digits and - _ . only".to_owned());
-    }
-    Ok(value.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -278,7 +249,6 @@ mod tests {
             (vec!["--max-peers", "0"], "1..=65535"),
             (vec!["--tcp.handshake-timeout", "soon"], "like 30s"),
             (vec!["--web.listen-address", "localhost"], "address:port"),
-            (vec!["--web.telemetry-path", "metrics"], "starts with /"),
             (vec!["--log.level", "loud"], "debug, info, warn, error"),
             (vec!["--no-such-flag"], "unexpected argument"),
         ] {

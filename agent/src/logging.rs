@@ -2,10 +2,10 @@
 //! lines it would have written are counted.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use prometheus::IntCounter;
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber};
@@ -20,16 +20,9 @@ const BURST: u32 = 10;
 /// Length of the interval.
 const PERIOD: Duration = Duration::from_secs(10);
 
-static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
-
-/// Lines held back since the start.
-#[must_use]
-pub fn suppressed_total() -> u64 {
-    SUPPRESSED.load(Ordering::Relaxed)
-}
-
-/// Sends log lines to standard error from now on. A second call changes nothing.
-pub fn init(level: LogLevel, format: LogFormat) {
+/// Sends log lines to standard error from now on and counts those held back in `suppressed`. A second call
+/// changes nothing.
+pub fn init(level: LogLevel, format: LogFormat, suppressed: IntCounter) {
     let level = match level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
@@ -48,15 +41,15 @@ pub fn init(level: LogLevel, format: LogFormat) {
             tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
         }
     };
-    let limited = layer.with_filter(Limit::default()).with_filter(level);
+    let limited = layer.with_filter(Limit { sites: Mutex::default(), suppressed }).with_filter(level);
     // Fails only when a subscriber is there already, which then stays.
     let _ = tracing_subscriber::registry().with(limited).try_init();
 }
 
 /// Lets each call site write [`BURST`] lines per [`PERIOD`].
-#[derive(Default)]
 struct Limit {
     sites: Mutex<HashMap<Identifier, (Instant, u32)>>,
+    suppressed: IntCounter,
 }
 
 impl Limit {
@@ -79,7 +72,7 @@ impl<S: Subscriber> Filter<S> for Limit {
     fn event_enabled(&self, event: &Event<'_>, _context: &Context<'_, S>) -> bool {
         let admitted = self.admits(event.metadata().callsite(), Instant::now());
         if !admitted {
-            SUPPRESSED.fetch_add(1, Ordering::Relaxed);
+            self.suppressed.inc();
         }
         admitted
     }
@@ -105,7 +98,8 @@ mod tests {
 
     #[test]
     fn a_call_site_is_held_back_and_let_through_again() {
-        let limit = Limit::default();
+        let suppressed = IntCounter::new("suppressed", "held back").unwrap();
+        let limit = Limit { sites: Mutex::default(), suppressed };
         let site = || Identifier(&Site);
         let start = Instant::now();
         let admitted = (0..100).filter(|_| limit.admits(site(), start)).count();
