@@ -61,6 +61,23 @@ pub(super) const SECTION: Section = Section {
             samples: |view, samples| total(view, samples, TRANSMIT, |line| line.skbs),
         },
         Family {
+            header: Header::counter(
+                "tailgauge_tunnel_receive_skb_bytes_total",
+                &["device"],
+                "Bytes from all peers as the interface counts them: a super-packet has its headers once.",
+            ),
+            samples: |view, samples| total(view, samples, RECEIVE, |line| line.skb_bytes),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_tunnel_transmit_skb_bytes_total",
+                &["device"],
+                "Bytes to all peers as the interface counts them: a super-packet has its headers once. Packets that \
+                 the queue towards tailscaled refused are included.",
+            ),
+            samples: |view, samples| total(view, samples, TRANSMIT, |line| line.skb_bytes),
+        },
+        Family {
             header: Header::gauge(
                 "tailgauge_tunnel_coverage_ratio",
                 &["device", "direction"],

@@ -1,0 +1,1 @@
+//! What this host offers to the kernel source, for `tailgauge check`.
