@@ -107,7 +107,8 @@ impl Shape {
     /// TCP data with no flag but ACK and PSH, or a UDP datagram; whole, unfragmented, with a right checksum.
     fn of_candidate(packet: &[u8]) -> Option<Self> {
         let layout = Layout::parse(packet)?;
-        let plain = layout.len == packet.len() && !layout.fragment && (layout.version == 6 || layout.l4 == 20);
+        let plain =
+            layout.len == packet.len() && !layout.fragment && (layout.version == 6 || layout.l4 == 20);
         if !plain || !matches!(layout.protocol, TCP | UDP) {
             return None;
         }

@@ -7,7 +7,13 @@ use super::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER_LEN,
 use super::{Coalescer, Segments, checksum, split};
 
 /// A super-packet as the kernel hands it out.
-fn super_packet(version: u8, protocol: u8, options: usize, payload: &[u8], gso: u16) -> (VnetHeader, Vec<u8>) {
+fn super_packet(
+    version: u8,
+    protocol: u8,
+    options: usize,
+    payload: &[u8],
+    gso: u16,
+) -> (VnetHeader, Vec<u8>) {
     let l4 = if version == 4 { 20 } else { 40 };
     let l4_header = if protocol == TCP { 20 + options * 4 } else { 8 };
     let mut packet = vec![0; l4 + l4_header];
@@ -115,8 +121,8 @@ proptest! {
         }
         for flow in 0..4u8 {
             let of_flow = |packet: &Vec<u8>| packet.last() == Some(&flow);
-            let sent: Vec<_> = packets.iter().filter(|packet| of_flow(packet)).map(|p| p.len()).collect();
-            let got: Vec<_> = again.iter().map(<[u8]>::to_vec).filter(of_flow).map(|p| p.len()).collect();
+            let sent: Vec<_> = packets.iter().filter(|packet| of_flow(packet)).map(Vec::len).collect();
+            let got: Vec<_> = again.iter().map(<[u8]>::to_vec).filter(of_flow).map(|packet| packet.len()).collect();
             prop_assert_eq!(sent, got);
         }
         prop_assert!(again.iter().all(|packet| Layout::parse(packet).unwrap().checksum_is_valid(packet)));

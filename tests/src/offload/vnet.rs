@@ -56,8 +56,7 @@ impl VnetHeader {
         let mut bytes = [0; VNET_HEADER_LEN];
         bytes[0] = self.flags;
         bytes[1] = self.gso_type;
-        for (at, word) in
-            [(2, self.hdr_len), (4, self.gso_size), (6, self.csum_start), (8, self.csum_offset)]
+        for (at, word) in [(2, self.hdr_len), (4, self.gso_size), (6, self.csum_start), (8, self.csum_offset)]
         {
             bytes[at..at + 2].copy_from_slice(&word.to_ne_bytes());
         }
