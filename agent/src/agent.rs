@@ -168,7 +168,7 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
 }
 
 fn state(options: &Options) -> Result<State, ServeError> {
-    let kernel = KernelSource::load(KernelConfig {
+    let kernel = KernelSource::load(&KernelConfig {
         interface: options.interface.clone(),
         max_peers: options.max_peers,
         attach_mode: match options.attach_mode {

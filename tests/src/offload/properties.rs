@@ -121,8 +121,8 @@ proptest! {
         }
         for flow in 0..4u8 {
             let of_flow = |packet: &Vec<u8>| packet.last() == Some(&flow);
-            let sent: Vec<_> = packets.iter().filter(|packet| of_flow(packet)).map(|p| p.len()).collect();
-            let got: Vec<_> = again.iter().map(<[u8]>::to_vec).filter(of_flow).map(|p| p.len()).collect();
+            let sent: Vec<_> = packets.iter().filter(|packet| of_flow(packet)).map(Vec::len).collect();
+            let got: Vec<_> = again.iter().map(<[u8]>::to_vec).filter(of_flow).map(|packet| packet.len()).collect();
             prop_assert_eq!(sent, got);
         }
         prop_assert!(again.iter().all(|packet| Layout::parse(packet).unwrap().checksum_is_valid(packet)));
