@@ -102,7 +102,19 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// It does not get there in time.
     pub fn wait_ready(&mut self) -> Result<(), AgentError> {
-        self.wait("200 on /readyz", |agent| agent.get("/readyz").is_ok_and(|answer| answer.status == 200))
+        let mut said = String::new();
+        let outcome = self.wait("200 on /readyz", |agent| {
+            let answer = agent.get("/readyz");
+            said = answer.as_ref().map_or_else(ToString::to_string, Response::text);
+            answer.is_ok_and(|answer| answer.status == 200)
+        });
+        match outcome {
+            Err(AgentError::NotReady { mut timeout, log }) => {
+                timeout.what = format!("{}, which says {:?}", timeout.what, said.trim());
+                Err(AgentError::NotReady { timeout, log })
+            }
+            other => other,
+        }
     }
 
     /// Waits until a scrape fulfils `condition`.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tailgauge_testbed::real::{PROGRAMS_FOLDER, Path, Programs, RealTailnet, Role};
-use tailgauge_testbed::tailnet::{INTERNET_V4, INTERNET_V6, SUBNET_V4};
+use tailgauge_testbed::tailnet::{ServerAddresses, Tailnet as _};
 
 /// A real tailnet in network namespaces: headscale, an exit node, two clients, a peer relay and a server behind the exit
 /// node. It stays up until Ctrl-C and leaves nothing behind. While it is up, a line on stdin (`direct`, `derp` or
@@ -80,9 +80,10 @@ fn describe(tailnet: &RealTailnet, programs: &Programs) -> String {
             node.socket.display(),
         ));
     }
-    let server = tailgauge_testbed::tailnet::Tailnet::server(tailnet);
+    let server = tailnet.server();
+    let ServerAddresses { internet_v4, internet_v6, subnet_v4 } = tailnet.server_addresses();
     text.push_str(&format!(
-        "web    {INTERNET_V4} and {INTERNET_V6} behind the exit node, {SUBNET_V4} behind its subnet route\n       \
+        "web    {internet_v4} and {internet_v6} behind the exit node, {subnet_v4} behind its subnet route\n       \
          ip netns exec {} COMMAND\nlogs   {}\n",
         server.name(),
         tailnet.folder().display(),

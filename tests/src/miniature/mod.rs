@@ -16,6 +16,7 @@
 
 mod changes;
 mod topology;
+mod view;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -52,7 +52,7 @@ impl Server {
     ///
     /// # Errors
     /// iperf3 failed; its own words are part of the error.
-    pub fn run(&self, node: Node<'_>, flags: &[&str]) -> Result<Run, CommandError> {
+    pub fn run(&self, node: &Node<'_>, flags: &[&str]) -> Result<Run, CommandError> {
         let mut command = node.command("iperf3");
         command
             .args(["--json", "--connect-timeout", "5000", "--client", &self.address.to_string()])

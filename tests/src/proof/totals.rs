@@ -8,7 +8,7 @@ use crate::process;
 use crate::proof::Outcome;
 use crate::proof::device::Device;
 use crate::proof::iperf::Server;
-use crate::tailnet::{INTERNET_V4, INTERNET_V6, Node, SUBNET_V4, Tailnet};
+use crate::tailnet::{Node, Tailnet};
 
 /// The tunnel device, the same on every node.
 pub const TUNNEL: &str = "tailscale0";
@@ -84,22 +84,24 @@ pub fn compare(device: Device, counted: Counted) -> Outcome {
 pub fn mixed_traffic(tailnet: &impl Tailnet, agent: &Agent<'_>, gigabytes: f64) -> Outcome {
     let folder = tempfile::tempdir()?;
     let exit = tailnet.exit_node();
-    let client = *tailnet.clients().first().ok_or("the tailnet has no client")?;
+    let clients = tailnet.clients();
+    let client = clients.first().ok_or("the tailnet has no client")?;
+    let addresses = tailnet.server_addresses();
     let before = Device::at_rest(exit.namespace, TUNNEL)?;
     let counted_before = Counted::read(&agent.scrape()?);
 
-    let server = Server::start(tailnet.server(), INTERNET_V4.into(), folder.path())?;
+    let server = Server::start(tailnet.server(), addresses.internet_v4, folder.path())?;
     let half = format!("{}M", (gigabytes * 500.0) as u64);
     server.run(client, &["--bytes", &half])?;
     server.run(client, &["--bytes", &half, "--reverse"])?;
     server.run(client, &["--udp", "--bitrate", "200M", "--length", "1200", "--time", "2"])?;
     // Small packets towards the peer are what the ring of the TUN device has no room for.
     server.run(client, &["--udp", "--bitrate", "2G", "--length", "100", "--time", "2", "--reverse"])?;
-    let subnet = Server::start(tailnet.server(), SUBNET_V4.into(), folder.path())?;
+    let subnet = Server::start(tailnet.server(), addresses.subnet_v4, folder.path())?;
     subnet.run(client, &["--bytes", "20M"])?;
-    ping(client, INTERNET_V4.into())?;
-    if reaches(client, INTERNET_V6.into()) {
-        let server = Server::start(tailnet.server(), INTERNET_V6.into(), folder.path())?;
+    ping(client, addresses.internet_v4)?;
+    if reaches(client, addresses.internet_v6) {
+        let server = Server::start(tailnet.server(), addresses.internet_v6, folder.path())?;
         server.run(client, &["--bytes", "50M"])?;
         server.run(client, &["--bytes", "50M", "--reverse"])?;
     }
@@ -117,7 +119,9 @@ pub fn mixed_traffic(tailnet: &impl Tailnet, agent: &Agent<'_>, gigabytes: f64) 
 /// A sender failed or a total is wrong.
 pub fn wire_equals_sender(tailnet: &impl Tailnet, agent: &Agent<'_>) -> Outcome {
     let folder = tempfile::tempdir()?;
-    let client = *tailnet.clients().first().ok_or("the tailnet has no client")?;
+    let clients = tailnet.clients();
+    let client = clients.first().ok_or("the tailnet has no client")?;
+    let addresses = tailnet.server_addresses();
     process::run(client.command("ethtool").args([
         "-K",
         TUNNEL,
@@ -128,6 +132,8 @@ pub fn wire_equals_sender(tailnet: &impl Tailnet, agent: &Agent<'_>) -> Outcome 
         "tx-udp-segmentation",
         "off",
     ]))?;
+    // The kernel asks for IPv6 routers, which WireGuard has no peer for.
+    client.namespace.sysctl("net.ipv6.conf.tailscale0.router_solicitations", "0")?;
     let ip = client.addresses.first().ok_or("the client has no address")?.to_string();
     let id = |scrape: &Exposition| {
         let info = scrape.matching("tailgauge_peer_info", &[]).find(|sample| sample.label("ip") == Some(&ip));
@@ -139,7 +145,7 @@ pub fn wire_equals_sender(tailnet: &impl Tailnet, agent: &Agent<'_>) -> Outcome 
             scrape.sum(&format!("tailgauge_peer_receive_{what}_total"), &[("peer_id", peer.as_str())])
         })
     };
-    let server = Server::start(tailnet.server(), INTERNET_V4.into(), folder.path())?;
+    let server = Server::start(tailnet.server(), addresses.internet_v4, folder.path())?;
     let before = Device::at_rest(client.namespace, TUNNEL)?;
     let counted_before = received(&agent.scrape()?);
     server.run(client, &["--bytes", "100M", "--bitrate", "200M"])?;
@@ -163,11 +169,11 @@ pub fn wire_equals_sender(tailnet: &impl Tailnet, agent: &Agent<'_>) -> Outcome 
     Ok(())
 }
 
-fn ping(node: Node<'_>, to: IpAddr) -> Outcome {
+fn ping(node: &Node<'_>, to: IpAddr) -> Outcome {
     process::run(node.command("ping").args(["-c", "20", "-i", "0.02", "-W", "2", &to.to_string()]))?;
     Ok(())
 }
 
-fn reaches(node: Node<'_>, to: IpAddr) -> bool {
+fn reaches(node: &Node<'_>, to: IpAddr) -> bool {
     process::run(node.command("ping").args(["-c", "1", "-W", "2", &to.to_string()])).is_ok()
 }

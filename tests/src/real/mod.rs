@@ -18,10 +18,10 @@ use crate::http::HttpError;
 use crate::leftovers;
 use crate::netns::{Namespace, NamespaceError};
 use crate::process::{CommandError, Timeout, wait_every};
-use crate::tailnet::{Node, Tailnet};
+use crate::tailnet::{Node, ServerAddresses, Tailnet};
 use control::Control;
 use daemon::Daemon;
-use topology::Topology;
+use topology::{INTERNET_V4, INTERNET_V6, SUBNET_V4, Topology};
 
 pub use daemon::{PeerStatus, Status};
 pub use path::Path;
@@ -125,7 +125,7 @@ impl RealTailnet {
     pub fn node(&self, role: Role) -> Node<'_> {
         let daemon = self.daemon(role);
         let namespace = self.topology.node(role);
-        Node { name: role.name(), namespace, addresses: &daemon.addresses, socket: &daemon.socket }
+        Node { name: role.name(), namespace, addresses: daemon.addresses.clone(), socket: &daemon.socket }
     }
 
     /// What a node's LocalAPI says now.
@@ -255,6 +255,14 @@ impl Tailnet for RealTailnet {
 
     fn server(&self) -> &Namespace {
         &self.topology.web
+    }
+
+    fn server_addresses(&self) -> ServerAddresses {
+        ServerAddresses {
+            internet_v4: INTERNET_V4.into(),
+            internet_v6: INTERNET_V6.into(),
+            subnet_v4: SUBNET_V4.into(),
+        }
     }
 }
 

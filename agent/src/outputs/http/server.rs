@@ -269,6 +269,9 @@ impl<S: Site> Shared<S> {
 
     fn page(&self, route: Route, request: &Request<Incoming>, state: &State) -> (StatusCode, String, Bytes) {
         let text = |status, line: String| (status, TEXT.to_owned(), Bytes::from(line + "\n"));
+        if matches!(route, Route::Ready | Route::Landing) {
+            self.site.take_snapshot();
+        }
         match route {
             Route::Healthy => text(StatusCode::OK, "ok".to_owned()),
             Route::Ready => match self.site.with_model(pages::readiness) {
