@@ -8,6 +8,7 @@ use tailgauge_ebpf::{
     packet::{Packet, Source, V4, V6, parse_v4, parse_v6},
 };
 
+use super::classes;
 use super::maps::{CONTROL, PEERS_V4, PEERS_V6, PREFIXES_V4, PREFIXES_V6, ROUTES_V4, ROUTES_V6, SLOTS};
 
 /// Owner and class of a packet.
@@ -149,9 +150,10 @@ fn slot<const DIRECTION: u32, A: Family>(control: &Control, peer: A) -> u32 {
 
 #[inline(always)]
 fn class<A: Family>(control: &Control, other: A) -> u32 {
-    A::routes(control)
-        .and_then(|routes| longest_prefix(routes, other))
-        .map_or(CLASS_EXIT, |class| (*class).min(CLASS_EXIT))
+    let Some(routes) = A::routes(control) else { return CLASS_EXIT };
+    classes::remembered(other.mapped(), control.routes_generation, || {
+        longest_prefix(routes, other).map_or(CLASS_EXIT, |class| (*class).min(CLASS_EXIT))
+    })
 }
 
 #[inline(always)]

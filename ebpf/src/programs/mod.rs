@@ -2,6 +2,7 @@
 
 mod atomic;
 mod attribution;
+mod classes;
 mod connection;
 mod counting;
 mod filter;
