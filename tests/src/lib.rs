@@ -1,3 +1,16 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
 
+pub mod control;
+pub mod link;
+pub mod localapi;
+pub mod needs;
+pub mod netns;
+pub mod node;
+pub mod offload;
+pub mod process;
 pub mod programs;
+pub mod tailnet;
+pub mod traffic;
+pub mod tun;
+pub mod wake;
+pub mod wireguard;

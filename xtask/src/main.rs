@@ -1,3 +1,44 @@
 //! Developer commands: `cargo xtask --help`.
 
-fn main() {}
+mod bench;
+mod demo;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, demonstrates, tests and measures tailgauge.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the agent on a miniature tailnet with steady traffic and prints where to look
+    Demo(demo::Arguments),
+    /// Runs every check and test; without root it runs what it may and says what it left out
+    Test(test::Arguments),
+    /// Prints what the agent costs, as ratios to a baseline of the same run
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

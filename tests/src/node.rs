@@ -1,0 +1,268 @@
+//! A node: a namespace with an in-process stand-in for tailscaled.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::control::{Control, Machine};
+use crate::localapi::{Behaviour, LocalApi, View};
+use crate::netns::{Namespace, NamespaceError};
+use crate::process::{CommandError, Process, run_with_input};
+use crate::tun::{Tun, TunError};
+use crate::wireguard::{Engine, EngineError, PeerConfig, PeerStats};
+
+/// The tunnel device of every node.
+pub const TUNNEL: &str = "tailscale0";
+/// Creation of the device to its offloads, and to UP, as measured on tailscaled 1.102.3.
+const UNTIL_OFFLOADS: Duration = Duration::from_millis(3);
+const UNTIL_UP: Duration = Duration::from_millis(9);
+
+/// Why a node did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Its namespace.
+    #[error("node {node}")]
+    Namespace {
+        /// The node.
+        node: String,
+        /// The reason.
+        #[source]
+        source: NamespaceError,
+    },
+    /// Addresses, routes and rules.
+    #[error("node {node}: cannot configure {TUNNEL}")]
+    Configure {
+        /// The node.
+        node: String,
+        /// The reason.
+        #[source]
+        source: CommandError,
+    },
+    /// Its tunnel device.
+    #[error("node {node}")]
+    Tun {
+        /// The node.
+        node: String,
+        /// The reason.
+        #[source]
+        source: Box<TunError>,
+    },
+    /// Its data plane.
+    #[error("node {node}")]
+    Engine {
+        /// The node.
+        node: String,
+        /// The reason.
+        #[source]
+        source: EngineError,
+    },
+    /// Its LocalAPI.
+    #[error("node {node}: cannot serve the LocalAPI at {socket}")]
+    LocalApi {
+        /// The node.
+        node: String,
+        /// The unix socket.
+        socket: PathBuf,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How tailscaled ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// SIGTERM: the LocalAPI socket is removed.
+    Terminated,
+    /// SIGKILL: the LocalAPI socket stays as a dead file.
+    Killed,
+}
+
+/// A node of the miniature tailnet.
+pub struct Node {
+    id: u64,
+    name: String,
+    // The daemon's devices go before the namespace does.
+    daemon: Mutex<Option<Daemon>>,
+    view: Arc<View>,
+    socket: PathBuf,
+    namespace: Arc<Namespace>,
+}
+
+/// What lives and dies with tailscaled.
+struct Daemon {
+    engine: Arc<Engine>,
+    api: LocalApi,
+    routes: BTreeSet<IpNet>,
+}
+
+impl Node {
+    pub(crate) fn new(
+        id: u64,
+        name: &str,
+        namespace: Arc<Namespace>,
+        control: Arc<Mutex<Control>>,
+        socket: PathBuf,
+    ) -> Self {
+        let view = Arc::new(View::new(id, control));
+        Self { id, name: name.to_owned(), daemon: Mutex::new(None), view, socket, namespace }
+    }
+
+    /// NodeID.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name it was made with; the control plane may have renamed it since.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Where its LocalAPI listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Runs a command in the node's namespace to its end.
+    pub fn exec(&self, program: &str, arguments: &[&str]) -> io::Result<Output> {
+        self.namespace.command(program).args(arguments).output()
+    }
+
+    /// A command to run in the node's namespace, with what it is to do still to be added.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        self.namespace.command(program)
+    }
+
+    /// Starts a program in the node's namespace that ends with its guard; stdout and stderr go to `log`.
+    pub fn spawn(&self, command: &mut Command, log: &Path) -> Result<Process, CommandError> {
+        Process::spawn(command, log)
+    }
+
+    /// Starts tailscaled: LocalAPI, a new tunnel device, sessions from nothing. Nothing happens when it runs.
+    ///
+    /// The device exists in state DOWN and without addresses for some 12 ms, as with the real one.
+    pub fn start(&self) -> Result<(), NodeError> {
+        let mut daemon = self.lock();
+        if daemon.is_some() {
+            return Ok(());
+        }
+        let api = LocalApi::start(&self.socket, Arc::clone(&self.view)).map_err(|source| {
+            NodeError::LocalApi { node: self.name.clone(), socket: self.socket.clone(), source }
+        })?;
+        let tun_error = |error| NodeError::Tun { node: self.name.clone(), source: Box::new(error) };
+        let tun = Tun::create(&self.namespace, TUNNEL).map_err(tun_error)?;
+        thread::sleep(UNTIL_OFFLOADS);
+        tun.enable_offloads(TUNNEL).map_err(tun_error)?;
+        self.ip_batch(&format!("link set {TUNNEL} mtu 1280 txqueuelen 500\n"))?;
+        thread::sleep(UNTIL_UP);
+        self.ip_batch(&format!("link set {TUNNEL} up\n"))?;
+        let (own, peers) = {
+            let control = self.view.control();
+            (control.machines.get(&self.id).cloned(), control.peer_configs(self.id))
+        };
+        let own = own.unwrap_or_else(|| Machine::new(self.id, &self.name));
+        let (v4, v6) = own.addresses;
+        self.ip_batch(&format!(
+            "address add {v4}/32 dev {TUNNEL}\naddress add {v6}/128 dev {TUNNEL} nodad\n"
+        ))?;
+        let engine = Engine::start(&self.namespace, tun, own.key, &peers, self.view.session_hook())
+            .map_err(|source| NodeError::Engine { node: self.name.clone(), source })?;
+        let engine = Arc::new(engine);
+        self.view.set_engine(Some(&engine));
+        let mut running = Daemon { engine, api, routes: BTreeSet::new() };
+        self.install_routes(&mut running, &peers)?;
+        *daemon = Some(running);
+        Ok(())
+    }
+
+    /// Ends tailscaled; its device disappears, and readers of the IPN bus see the end of the stream.
+    pub fn stop(&self, exit: Exit) {
+        let Some(daemon) = self.lock().take() else { return };
+        self.view.set_engine(None);
+        daemon.api.stop(exit == Exit::Terminated);
+    }
+
+    /// Ends tailscaled and starts it again.
+    pub fn restart(&self, exit: Exit) -> Result<(), NodeError> {
+        self.stop(exit);
+        self.start()
+    }
+
+    /// How the LocalAPI answers from now on.
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
+        self.view.set_behaviour(behaviour);
+    }
+
+    /// What the data plane knows about a peer; `None` while tailscaled is down.
+    #[must_use]
+    pub fn peer_stats(&self, peer: u64) -> Option<PeerStats> {
+        self.lock().as_ref()?.engine.peer_stats(peer)
+    }
+
+    /// Packets that the data plane threw away since tailscaled started.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.lock().as_ref().map_or(0, |daemon| daemon.engine.drops())
+    }
+
+    /// Gives the data plane what the control plane says now.
+    pub(crate) fn reconfigure(&self) -> Result<(), NodeError> {
+        let (key, peers) = {
+            let control = self.view.control();
+            let Some(own) = control.machines.get(&self.id) else { return Ok(()) };
+            (own.key.clone(), control.peer_configs(self.id))
+        };
+        let mut daemon = self.lock();
+        let Some(running) = daemon.as_mut() else { return Ok(()) };
+        running.engine.configure(&key, &peers);
+        self.install_routes(running, &peers)
+    }
+
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Table 52 as tailscaled fills it: every prefix of every peer.
+    fn install_routes(&self, daemon: &mut Daemon, peers: &[PeerConfig]) -> Result<(), NodeError> {
+        let wanted: BTreeSet<IpNet> = peers.iter().flat_map(|peer| peer.allowed_ips.clone()).collect();
+        let line = |verb: &str, prefix: &IpNet| format!("route {verb} {prefix} dev {TUNNEL} table 52\n");
+        let removed = daemon.routes.difference(&wanted).map(|prefix| line("del", prefix));
+        let added = wanted.difference(&daemon.routes).map(|prefix| line("add", prefix));
+        let script: String = removed.chain(added).collect();
+        self.ip_batch(&script)?;
+        daemon.routes = wanted;
+        Ok(())
+    }
+
+    fn ip_batch(&self, script: &str) -> Result<(), NodeError> {
+        ip_batch(&self.namespace, script)
+            .map_err(|source| NodeError::Configure { node: self.name.clone(), source })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Daemon>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs many `ip` commands in one process.
+pub(crate) fn ip_batch(namespace: &Namespace, script: &str) -> Result<(), CommandError> {
+    let mut command = Command::new("ip");
+    command.args(["-n", namespace.name(), "-batch", "-"]);
+    run_with_input(&mut command, script.as_bytes()).map(drop)
+}

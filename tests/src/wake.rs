@@ -1,0 +1,129 @@
+//! Waiting for packets with a precise deadline, and being told to stop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+/// Tells any number of threads to stop; cloned into each of them.
+#[derive(Debug, Clone)]
+pub struct Stop(Arc<OwnedFd>);
+
+impl Stop {
+    /// Not stopped yet.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    /// From now on every wait returns at once.
+    pub fn stop(&self) {
+        // Nobody reads the counter, so it cannot overflow by one write, and a descriptor we own takes it.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Waits until `source` is readable or `timeout` is over.
+    pub fn wait(&self, source: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<Wake> {
+        let mut polled = [PollFd::new(&source, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
+        wait(&mut polled, timeout)?;
+        if !polled[1].revents().is_empty() {
+            return Ok(Wake::Stopped);
+        }
+        Ok(if polled[0].revents().is_empty() { Wake::TimedOut } else { Wake::Ready })
+    }
+
+    /// Sleeps; true when told to stop.
+    pub fn sleep(&self, time: Duration) -> bool {
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        wait(&mut polled, Some(time)).is_ok_and(|()| !polled[0].revents().is_empty())
+    }
+
+    /// Whether it was told to stop.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.sleep(Duration::ZERO)
+    }
+}
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// There is something to read, or the other side is gone.
+    Ready,
+    /// The time is over.
+    TimedOut,
+    /// Told to stop.
+    Stopped,
+}
+
+fn wait(polled: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(|time| Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    });
+    match poll(polled, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Threads that run until told to; dropped, they are told and waited for.
+#[derive(Debug)]
+pub struct Threads {
+    stop: Stop,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// None yet.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { stop: Stop::new()?, handles: Vec::new() })
+    }
+
+    /// What its threads wait on.
+    #[must_use]
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Starts `work`, which must end soon after `Stop` says so. The name shows in `top -H`.
+    pub fn spawn(&mut self, name: &str, work: impl FnOnce(&Stop) + Send + 'static) -> io::Result<()> {
+        let stop = self.stop.clone();
+        self.handles.push(thread::Builder::new().name(name.to_owned()).spawn(move || work(&stop))?);
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.stop();
+        for handle in self.handles.drain(..) {
+            if let Err(panic) = handle.join()
+                && !thread::panicking()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+/// Asks the kernel for timers exact to the microsecond and for the processor before ordinary threads, for this thread.
+///
+/// A link that is late because a compiler runs beside it would measure the compiler. Without permission nothing
+/// changes but the accuracy.
+pub fn be_precise() {
+    // SAFETY: both calls concern the calling thread only and take plain integers and one local structure.
+    unsafe {
+        libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong);
+        let priority = libc::sched_param { sched_priority: 1 };
+        libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority);
+    }
+}

@@ -1,0 +1,183 @@
+//! Peers and cryptokey routing: which peer may use which addresses.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use boringtun::noise::Tunn;
+use ipnet::IpNet;
+
+use super::keys::{PrivateKey, PublicKey};
+
+/// A peer as the control plane describes it to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Tailscale's node id.
+    pub id: u64,
+    /// Its public key.
+    pub key: PublicKey,
+    /// Where it listens.
+    pub endpoint: Option<SocketAddr>,
+    /// What may come from it and goes to it; the longest prefix wins.
+    pub allowed_ips: Vec<IpNet>,
+}
+
+/// What a node's engine knows about a peer, for its LocalAPI.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PeerStats {
+    /// Bytes of WireGuard messages received.
+    pub rx_bytes: u64,
+    /// Bytes of WireGuard messages sent.
+    pub tx_bytes: u64,
+    /// WireGuard messages received.
+    pub rx_packets: u64,
+    /// WireGuard messages sent.
+    pub tx_packets: u64,
+    /// When something was last sent.
+    pub last_write: Option<SystemTime>,
+    /// When a handshake was last completed.
+    pub last_handshake: Option<SystemTime>,
+    /// Where it was last heard from, or is said to listen.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// A peer and its WireGuard sessions.
+pub(super) struct Peer {
+    pub(super) id: u64,
+    pub(super) key: PublicKey,
+    pub(super) tunnel: Mutex<Tunn>,
+    rx_bytes: AtomicU64,
+    tx_bytes: AtomicU64,
+    rx_packets: AtomicU64,
+    tx_packets: AtomicU64,
+    /// A handshake was answered, and nothing has been received under its keys yet.
+    pub(super) unconfirmed: AtomicBool,
+    endpoint: Mutex<Option<SocketAddr>>,
+    last_write: AtomicU64,
+    last_handshake: AtomicU64,
+    index: u32,
+}
+
+impl Peer {
+    fn new(private: &PrivateKey, config: &PeerConfig) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        // WireGuard indices are 24 bits of ours and 8 of the library's session counter.
+        let index = NEXT.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff;
+        let tunnel = Tunn::new(private.secret().clone(), config.key.point(), None, None, index, None);
+        Self {
+            id: config.id,
+            key: config.key,
+            tunnel: Mutex::new(tunnel),
+            rx_bytes: AtomicU64::new(0),
+            tx_bytes: AtomicU64::new(0),
+            rx_packets: AtomicU64::new(0),
+            tx_packets: AtomicU64::new(0),
+            unconfirmed: AtomicBool::new(false),
+            endpoint: Mutex::new(config.endpoint),
+            last_write: AtomicU64::new(0),
+            last_handshake: AtomicU64::new(0),
+            index,
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> Option<SocketAddr> {
+        *lock(&self.endpoint)
+    }
+
+    pub(super) fn set_endpoint(&self, endpoint: Option<SocketAddr>) {
+        *lock(&self.endpoint) = endpoint;
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.rx_packets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self, packets: usize, bytes: usize) {
+        self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.tx_packets.fetch_add(packets as u64, Ordering::Relaxed);
+        self.last_write.store(now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn completed_handshake(&self) {
+        self.last_handshake.store(now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn stats(&self) -> PeerStats {
+        let time = |cell: &AtomicU64| match cell.load(Ordering::Relaxed) {
+            0 => None,
+            nanoseconds => Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds)),
+        };
+        PeerStats {
+            rx_bytes: self.rx_bytes.load(Ordering::Relaxed),
+            tx_bytes: self.tx_bytes.load(Ordering::Relaxed),
+            rx_packets: self.rx_packets.load(Ordering::Relaxed),
+            tx_packets: self.tx_packets.load(Ordering::Relaxed),
+            last_write: time(&self.last_write),
+            last_handshake: time(&self.last_handshake),
+            endpoint: self.endpoint(),
+        }
+    }
+}
+
+/// All peers of a node; replaced as a whole when the control plane changes something.
+#[derive(Default)]
+pub(super) struct PeerTable {
+    by_id: HashMap<u64, Arc<Peer>>,
+    by_index: HashMap<u32, Arc<Peer>>,
+    by_key: HashMap<PublicKey, Arc<Peer>>,
+    /// Longest prefix first.
+    routes: Vec<(IpNet, Arc<Peer>)>,
+}
+
+impl PeerTable {
+    /// The table for `configs`; sessions with peers whose key did not change are kept from `previous`.
+    pub(super) fn new(private: &PrivateKey, configs: &[PeerConfig], previous: &Self) -> Self {
+        let mut table = Self::default();
+        for config in configs {
+            let peer = match previous.by_id.get(&config.id) {
+                Some(peer) if peer.key == config.key => Arc::clone(peer),
+                _ => Arc::new(Peer::new(private, config)),
+            };
+            peer.set_endpoint(config.endpoint);
+            table.by_id.insert(config.id, Arc::clone(&peer));
+            table.by_index.insert(peer.index, Arc::clone(&peer));
+            table.by_key.insert(config.key, Arc::clone(&peer));
+            table.routes.extend(config.allowed_ips.iter().map(|prefix| (*prefix, Arc::clone(&peer))));
+        }
+        table.routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
+        table
+    }
+
+    pub(super) fn route(&self, address: IpAddr) -> Option<&Arc<Peer>> {
+        self.routes.iter().find(|(prefix, _)| prefix.contains(&address)).map(|(_, peer)| peer)
+    }
+
+    pub(super) fn by_receiver_index(&self, receiver: u32) -> Option<&Arc<Peer>> {
+        self.by_index.get(&(receiver >> 8))
+    }
+
+    pub(super) fn by_key(&self, key: PublicKey) -> Option<&Arc<Peer>> {
+        self.by_key.get(&key)
+    }
+
+    pub(super) fn by_id(&self, id: u64) -> Option<&Arc<Peer>> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.by_id.values()
+    }
+}
+
+/// A panicking holder leaves counters and sessions as usable as before.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
