@@ -120,8 +120,10 @@ impl Attachment {
         self.ifindex = Some(link.index);
         self.attachments += 1;
         let baseline = Baseline::find(before, || {
+            let earlier = means.counted()?;
             let device = means.counters(link.index)?.unwrap_or_default();
-            Ok::<_, KernelError>(Reading { device, counted: means.counted()? })
+            let counted = means.counted()?;
+            Ok::<_, KernelError>(Reading { device, counted, steady: earlier == counted })
         })?;
         self.ledger.begin(self.hooks.attached(), baseline);
         Ok(())

@@ -10,9 +10,9 @@ use tailgauge_ebpf::layout::{RECEIVE, TRANSMIT};
 
 use crate::model::kernel::{Coverage, DeviceCounters};
 
-/// Readings at most for the starting point, and the pause between them: a millisecond in all.
-const TRIES: usize = 10;
-const PAUSE: Duration = Duration::from_micros(100);
+/// Readings at most for the starting point, and the pause between them: a few milliseconds in all.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// What the programs counted in one direction over all slots, retired ones included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,8 @@ impl Side {
 pub(super) struct Reading {
     pub(super) device: DeviceCounters,
     pub(super) counted: [Counted; 2],
+    /// The programs counted nothing while the device was read.
+    pub(super) steady: bool,
 }
 
 /// Device counters at the moment the hooks began to count, by direction.
@@ -71,30 +73,35 @@ pub(super) struct Baseline([Side; 2]);
 
 impl Baseline {
     /// Finds the starting point of freshly attached hooks. `before` is what the programs had counted when they
-    /// were attached; `read` reads the device first and the programs second.
+    /// were attached.
     ///
-    /// A packet passes the hook before the device counts it, so device − counted is never above the true
-    /// starting point, and below it only while packets are between the two: the largest of several readings is
-    /// nearest. Two equal readings say that nothing is under way, and end the search.
+    /// A packet passes the hook before the device counts it. So in a steady reading device − counted is never
+    /// above the true starting point, and below it only by the packets that are between the two: the largest of
+    /// several is nearest. Two equal readings say that nothing is under way, and end the search.
     pub(super) fn find<E>(
         before: [Counted; 2],
         mut read: impl FnMut() -> Result<Reading, E>,
     ) -> Result<Self, E> {
         let mut previous = read()?;
-        let mut best = Self::of(before, &previous);
+        let mut best = (previous.steady, Self::of(before, &previous));
         if previous.device == DeviceCounters::default() {
-            return Ok(best);
+            return Ok(best.1);
         }
         for _ in 1..TRIES {
             sleep(PAUSE);
             let reading = read()?;
-            best = best.max(Self::of(before, &reading));
-            if reading == previous {
+            let candidate = Self::of(before, &reading);
+            best = match (best.0, reading.steady) {
+                (false, true) => (true, candidate),
+                (true, false) => best,
+                (steady, _) => (steady, best.1.max(candidate)),
+            };
+            if reading.steady && reading == previous {
                 break;
             }
             previous = reading;
         }
-        Ok(best)
+        Ok(best.1)
     }
 
     fn of(before: [Counted; 2], reading: &Reading) -> Self {
@@ -214,14 +221,14 @@ mod tests {
 
     #[test]
     fn a_device_that_counted_nothing_starts_at_zero_after_one_reading() {
-        let reading = Reading { device: device(0, 0, 0), counted: counted(7, 7) };
+        let reading = Reading { device: device(0, 0, 0), counted: counted(7, 7), steady: true };
         assert_eq!(find(counted(7, 7), &[reading]), (Baseline::default(), 1));
     }
 
     #[test]
     fn packets_between_attaching_and_reading_do_not_shift_the_start() {
         // The device had 1000 and 500 when the hooks came; 3 and 2 packets passed since.
-        let reading = Reading { device: device(1003, 501, 1), counted: counted(23, 12) };
+        let reading = Reading { device: device(1003, 501, 1), counted: counted(23, 12), steady: true };
         let (baseline, tries) = find(counted(20, 10), &[reading, reading]);
         assert_eq!(tries, 2);
         let mut ledger = Ledger::default();
@@ -236,8 +243,8 @@ mod tests {
 
     #[test]
     fn a_packet_between_hook_and_device_is_found_out_by_a_later_reading() {
-        let under_way = Reading { device: device(1000, 0, 0), counted: counted(1, 0) };
-        let arrived = Reading { device: device(1001, 0, 0), counted: counted(1, 0) };
+        let under_way = Reading { device: device(1000, 0, 0), counted: counted(1, 0), steady: true };
+        let arrived = Reading { device: device(1001, 0, 0), counted: counted(1, 0), steady: true };
         let (baseline, tries) = find(counted(0, 0), &[under_way, arrived, arrived]);
         assert_eq!(tries, 3);
         assert_eq!(baseline.0[0].packets, 1000);
@@ -246,7 +253,12 @@ mod tests {
     #[test]
     fn the_search_ends_on_a_device_that_never_rests() {
         let readings: Vec<_> = (0..100)
-            .map(|index| Reading { device: device(1000 + index, 0, 0), counted: counted(index, 0) })
+            .map(|index| Reading {
+                device: device(1000 + index, 0, 0),
+                // Unsteady readings are late by two packets, one of the steady ones by none.
+                counted: counted(index + if index % 2 == 0 { 2 } else { u64::from(index != 9) }, 0),
+                steady: index % 2 == 1,
+            })
             .collect();
         let (baseline, tries) = find(counted(0, 0), &readings);
         assert_eq!(tries, TRIES);
