@@ -2,7 +2,7 @@
 //!
 //! procfs' `MountInfo` is not used: it leaves `\040` for a blank in paths.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,11 @@ impl Collector for FilesystemCollector {
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<Filesystem>>, HostError> {
         let mounts = self.0.parse(&paths.procfs, "self/mountinfo", parse)?;
-        Ok(Some(mounts.iter().filter_map(|mount| space(&paths.rootfs, mount)).collect()))
+        let mut filesystems: Vec<_> = mounts.iter().filter_map(|mount| space(&paths.rootfs, mount)).collect();
+        // Two that only differed in what was cleaned away would be the same series.
+        let mut seen = HashSet::new();
+        filesystems.retain(|filesystem| seen.insert(filesystem.mount_point.clone()));
+        Ok(Some(filesystems))
     }
 }
 
@@ -75,17 +79,22 @@ struct Mount {
     fstype: String,
 }
 
-/// The first mount of each local file system that holds data, in order.
+/// The first mount of each local file system that holds data, in order; of several on one mount point the last,
+/// which covers the others.
 fn parse(text: &str) -> Result<Vec<Mount>, Bad> {
-    let mut seen = HashSet::new();
-    let mut mounts = Vec::new();
+    let mut mounts: Vec<(&str, Mount)> = Vec::new();
+    let mut places: HashMap<PathBuf, usize> = HashMap::new();
     for (index, line) in text.lines().enumerate() {
         let (number, mount) = mount(line).ok_or(Bad::Line(index + 1, "a line of mountinfo"))?;
-        if holds_data(&mount.fstype) && seen.insert(number) {
-            mounts.push(mount);
+        let place = *places.entry(mount.mount_point.clone()).or_insert(mounts.len());
+        match mounts.get_mut(place) {
+            Some(covered) => *covered = (number, mount),
+            None => mounts.push((number, mount)),
         }
     }
-    Ok(mounts)
+    let mut seen = HashSet::new();
+    mounts.retain(|(number, mount)| holds_data(&mount.fstype) && seen.insert(*number));
+    Ok(mounts.into_iter().map(|(_, mount)| mount).collect())
 }
 
 /// `36 35 98:0 /root /mount options fields… - type device super-options`: the device number and the mount.
@@ -151,14 +160,18 @@ mod tests {
         28 27 254:0 /sub /bind rw - ext4 /dev/vda rw\n\
         29 27 0:50 / /far rw - nfs4 server:/x rw\n\
         30 27 0:51 / /mnt/with\\040blank\\134n rw - xfs /dev/vdb rw\n\
-        31 27 0:52 / /home/x/.gvfs rw - fuse.sshfs host:/ rw\n";
+        31 27 0:52 / /home/x/.gvfs rw - fuse.sshfs host:/ rw\n\
+        32 27 0:53 / /run/shm rw - tmpfs covered rw\n\
+        33 32 0:54 / /run/shm rw - tmpfs covering rw\n\
+        34 27 0:55 / /hidden rw - ext4 /dev/vdc rw\n\
+        35 34 0:56 / /hidden rw - proc proc rw\n";
 
     #[test]
     fn local_file_systems_once_each() {
         let mounts = parse(MOUNTINFO).unwrap();
         let points: Vec<_> = mounts.iter().map(|mount| mount.mount_point.to_str().unwrap()).collect();
-        assert_eq!(points, ["/", "/mnt/with blank\\n"]);
-        assert_eq!(mounts[0].device, "/dev/vda");
+        assert_eq!(points, ["/", "/mnt/with blank\\n", "/run/shm"]);
+        assert_eq!((mounts[0].device.as_str(), mounts[2].device.as_str()), ("/dev/vda", "covering"));
     }
 
     #[test]
@@ -178,7 +191,7 @@ mod tests {
     #[test]
     fn a_bad_line_is_named() {
         assert_eq!(parse("22 27 0:21 / /proc rw\n"), Err(Bad::Line(1, "a line of mountinfo")));
-        assert_eq!(parse(&format!("{MOUNTINFO}1 - ext4\n")), Err(Bad::Line(7, "a line of mountinfo")));
+        assert_eq!(parse(&format!("{MOUNTINFO}1 - ext4\n")), Err(Bad::Line(11, "a line of mountinfo")));
     }
 
     proptest! {

@@ -200,3 +200,65 @@ fn complain(complaints: &mut HashMap<&'static str, String>, name: &'static str, 
         complaints.insert(name, text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collect(source: &mut HostSource) -> (Host, Vec<(&'static str, bool)>) {
+        let (mut host, mut status) = (Host::default(), Collectors::default());
+        source.collect(&mut host, &mut status);
+        (host, status.iter().map(|(name, status)| (name, status.success)).collect())
+    }
+
+    #[test]
+    fn the_collectors_are_in_order_and_no_name_comes_twice() {
+        assert!(COLLECTORS.is_sorted_by(|a, b| a.name < b.name));
+        assert!(COLLECTORS.iter().all(|info| info.default && !info.help.is_empty()));
+    }
+
+    #[test]
+    fn everything_but_what_this_kernel_lacks_is_read_from_this_host() {
+        let (host, outcomes) = collect(&mut HostSource::new(Paths::default(), |info| info.default));
+        let failed: Vec<_> = outcomes.iter().filter(|(_, success)| !success).map(|(name, _)| *name).collect();
+        assert!(failed.is_empty() || failed == ["pressure"], "{failed:?}");
+        assert_eq!(outcomes.len(), COLLECTORS.len());
+        assert!(host.cpu.is_some_and(|cpu| cpu.total.idle > 0.0 && !cpu.per_cpu.is_empty()));
+        assert!(host.memory.is_some_and(|memory| memory.total > memory.free));
+        assert!(host.softnet.is_some_and(|rows| !rows.is_empty()));
+    }
+
+    #[test]
+    fn what_is_switched_off_is_not_read() {
+        let (host, outcomes) = collect(&mut HostSource::new(Paths::default(), |info| info.name == "loadavg"));
+        assert_eq!(outcomes, [("loadavg", true)]);
+        assert!(host.load.is_some() && host.cpu.is_none());
+    }
+
+    #[test]
+    fn one_bad_file_takes_no_other_collector_down_and_is_complained_of_until_it_is_good() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
+        write("loadavg", "0.10 0.96 1.05 1/91 19623\n");
+        write("stat", "cpu 1 2\n");
+        let paths = Paths { procfs: root.path().to_owned(), ..Paths::default() };
+        let mut source = HostSource::new(paths, |info| ["cpu", "loadavg", "vmstat"].contains(&info.name));
+        let (host, outcomes) = collect(&mut source);
+        assert_eq!(outcomes, [("cpu", false), ("loadavg", true), ("vmstat", false)]);
+        assert!(host.cpu.is_none() && host.load.is_some());
+        let path = root.path().display();
+        assert_eq!(
+            source.complaints["cpu"],
+            format!(
+                "{path}/stat, line 1: expected a CPU and at least four counts of ticks, found \"cpu 1 2\""
+            )
+        );
+        assert_eq!(
+            source.complaints["vmstat"],
+            format!("not available: this kernel does not offer {path}/vmstat")
+        );
+        write("stat", "cpu 1 2 3 4\n");
+        let (host, _) = collect(&mut source);
+        assert!(host.cpu.is_some() && !source.complaints.contains_key("cpu"));
+    }
+}

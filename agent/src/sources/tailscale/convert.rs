@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::api::{List, Node, PeerStatus};
+use super::api::{List, Node, PeerStatus, Status};
 use crate::model::tailnet::{Path, Peer, WireGuardState};
 use crate::sources::clean;
 
@@ -81,6 +81,12 @@ pub(super) fn from_status<'p>(
     peer.wireguard = previous(&peer.id).map_or(WireGuardState::Unknown, |member| member.peer.wireguard);
     member.peer = Arc::new(peer);
     Some(member)
+}
+
+/// Whether this node is told which of its routes are approved.
+pub(super) fn names_routes(status: &Status) -> bool {
+    let own = status.own.as_ref().and_then(|own| from_status(own, &Users::new(), |_| None));
+    own.is_some_and(|own| !own.routes.is_empty())
 }
 
 /// From the bus; it does not know path, traffic and exit node, so those are kept from `previous`. `None` for a

@@ -10,6 +10,8 @@ mod convert;
 mod table;
 
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod recordings;
@@ -25,6 +27,7 @@ use crate::model::tailnet::Tailnet;
 use api::{Notify, Prefs, Status};
 pub use client::LocalApiError;
 use client::{Lines, get_json};
+use convert::names_routes;
 use table::Table;
 
 /// Name of this source in the self metrics.
@@ -108,7 +111,7 @@ struct Shared<P> {
     state: RefCell<State<P>>,
     /// The bus has seen something that only `/status` tells.
     status_wanted: tokio::sync::Notify,
-    /// `/status` works again: the bus need not wait.
+    /// `/status` was read for the first time, or works again: the bus need not wait.
     back_again: tokio::sync::Notify,
 }
 
@@ -136,21 +139,21 @@ async fn poll_status<P: FnMut(Arc<Tailnet>)>(
     let config = &shared.config;
     let mut backoff = Backoff::new(config);
     let mut complaint = Complaint::default();
-    let mut up = false;
+    let mut up = None;
     loop {
         let started = Instant::now();
         let outcome = read_status(shared).await;
         let ended = Instant::now();
         record(started.into_std(), ended.into_std(), outcome.is_ok());
+        let before = up.replace(outcome.is_ok());
+        if before.is_none() || (before == Some(false) && outcome.is_ok()) {
+            shared.back_again.notify_one();
+        }
         if let Err(error) = outcome {
-            up = false;
             complaint.begin(&error);
             shared.update(|table| table.set_up(false));
             sleep(backoff.next()).await;
             continue;
-        }
-        if !std::mem::replace(&mut up, true) {
-            shared.back_again.notify_one();
         }
         complaint.end("reads /status again");
         backoff.reset();
@@ -168,15 +171,18 @@ async fn poll_status<P: FnMut(Arc<Tailnet>)>(
 
 async fn read_status<P: FnMut(Arc<Tailnet>)>(shared: &Shared<P>) -> Result<(), LocalApiError> {
     let status: Status = get_json(&shared.config, STATUS).await?;
-    let wants_prefs = shared.update(|table| {
+    let prefs: Option<Prefs> = match names_routes(&status) {
+        true => None,
+        // Without them the last known routes stay; peers and paths are worth more.
+        false => get_json(&shared.config, PREFS).await.inspect_err(|error| tracing::debug!("{error}")).ok(),
+    };
+    shared.update(|table| {
         table.set_up(true);
         table.apply_status(&status);
-        table.wants_prefs()
+        if let Some(prefs) = &prefs {
+            table.apply_prefs(prefs);
+        }
     });
-    if wants_prefs {
-        let prefs: Prefs = get_json(&shared.config, PREFS).await?;
-        shared.update(|table| table.apply_prefs(&prefs));
-    }
     Ok(())
 }
 
@@ -201,6 +207,8 @@ async fn follow_bus<P: FnMut(Arc<Tailnet>)>(shared: &Shared<P>) {
     let mut backoff = Backoff::new(&shared.config);
     let mut complaint = Complaint::default();
     let mut mask = MASK;
+    // The bus alone knows too little to begin with.
+    shared.back_again.notified().await;
     loop {
         let started = Instant::now();
         let Err(end) = session(shared, mask, &mut complaint).await;

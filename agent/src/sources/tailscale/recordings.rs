@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::api::{Notify, Prefs, Status};
+use super::convert::names_routes;
 use super::table::Table;
 use crate::model::tailnet::{Path, Peer, Tailnet, WireGuardState};
 
@@ -123,8 +124,9 @@ fn status_without_peers() {
 #[test]
 fn routes_come_from_the_preferences_where_self_does_not_say_them() {
     let mut table = Table::default();
-    table.apply_status(&serde_json::from_str(&recording("status-exit-node.json")).unwrap());
-    assert!(table.wants_prefs());
+    let status = serde_json::from_str(&recording("status-exit-node.json")).unwrap();
+    assert!(!names_routes(&status));
+    table.apply_status(&status);
     assert_eq!(table.take_changed().unwrap().own_routes, []);
     let prefs: Prefs = serde_json::from_str(&recording("prefs-exit-node.json")).unwrap();
     table.apply_prefs(&prefs);
@@ -138,8 +140,9 @@ fn routes_that_self_says_are_the_approved_ones() {
     status["Self"]["AllowedIPs"] =
         serde_json::json!(["0.0.0.0/0", "::/0", "100.64.0.1/32", "fd7a:115c:a1e0::1/128", "198.51.100.0/24"]);
     table.apply_prefs(&serde_json::from_str(&recording("prefs-exit-node.json")).unwrap());
-    table.apply_status(&serde_json::from_value(status).unwrap());
-    assert!(!table.wants_prefs());
+    let status = serde_json::from_value(status).unwrap();
+    assert!(names_routes(&status));
+    table.apply_status(&status);
     assert_eq!(strings(&table.take_changed().unwrap().own_routes), ["198.51.100.0/24"]);
 }
 
@@ -197,13 +200,25 @@ fn wireguard_states_wait_for_their_peers() {
     let mut table = Table::default();
     let bus = recording("bus-wireguard-state.ndjson");
     let states: Notify = serde_json::from_str(bus.lines().next().unwrap()).unwrap();
-    table.apply_notify(&states);
+    assert!(!table.apply_notify(&states), "nobody is known yet");
     table.apply_status(&serde_json::from_str(&recording("status-exit-node.json")).unwrap());
-    table.apply_notify(&states);
+    assert!(table.apply_notify(&states), "a new session has a path that only /status knows");
+    assert!(!table.apply_notify(&states));
     let tailnet = table.take_changed().unwrap();
     assert_eq!(peer(&tailnet, "2").wireguard, WireGuardState::Established);
     assert_eq!(peer(&tailnet, "3").wireguard, WireGuardState::Established);
     assert_eq!(peer(&tailnet, "4").wireguard, WireGuardState::Unknown);
+}
+
+#[test]
+fn a_session_that_ended_while_the_bus_was_away_is_forgotten() {
+    let mut table = Table::default();
+    let bus = recording("bus-client-engine.ndjson");
+    let first = bus.lines().next().unwrap();
+    assert_eq!(peer(&notify(&mut table, first).1.unwrap(), "1").wireguard, WireGuardState::Established);
+    assert_eq!(notify(&mut table, first).1, None, "the same again is no news");
+    let (_, tailnet) = notify(&mut table, &first.replace("PeerState", "NoPeerState"));
+    assert_eq!(peer(&tailnet.unwrap(), "1").wireguard, WireGuardState::Unknown);
 }
 
 /// A table that knows the exit node's peers, and nobody to tell.
@@ -369,6 +384,13 @@ proptest! {
         if let Some(tailnet) = table.take_changed() {
             prop_assert!(tailnet.peers.is_sorted_by_key(|peer| peer.id.clone()));
         }
+    }
+
+    #[test]
+    fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let text = crate::sources::clean::lossy(&bytes);
+        let _ = serde_json::from_str::<Status>(&text);
+        let _ = serde_json::from_str::<Notify>(&text);
     }
 
     #[test]

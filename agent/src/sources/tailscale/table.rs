@@ -10,7 +10,7 @@ use super::convert::{
     Member, Users, advertised_routes, count, from_node, from_status, moment, network, owner, parsed,
     wireguard_state,
 };
-use crate::model::tailnet::{Peer, Tailnet};
+use crate::model::tailnet::{Peer, Tailnet, WireGuardState};
 use crate::sources::clean;
 
 /// `ipn.State` by number (ipn/backend.go).
@@ -59,11 +59,6 @@ impl Table {
         if approved.is_empty() { self.advertised.clone() } else { approved.to_vec() }
     }
 
-    /// Whether the routes must be taken from the preferences.
-    pub(super) fn wants_prefs(&self) -> bool {
-        self.own.as_ref().is_some_and(|own| own.routes.is_empty())
-    }
-
     /// Takes over this node's preferences.
     pub(super) fn apply_prefs(&mut self, prefs: &Prefs) {
         let own = self.own.as_ref().map(|own| own.peer.addresses.as_slice()).unwrap_or_default();
@@ -106,6 +101,7 @@ impl Table {
         }
         if let Some(status) = &notify.initial_status {
             self.apply_status(status);
+            self.forget_wireguard(&notify.peer_state);
         }
         if let Some(state) = notify.state.and_then(|state| STATES.get(usize::try_from(state).ok()?)) {
             set(&mut self.tailnet.backend_state, (*state).to_owned(), &mut self.changed);
@@ -135,7 +131,7 @@ impl Table {
         for patch in notify.peer_changed_patch.iter().flatten().flatten() {
             stale |= self.apply_patch(patch);
         }
-        self.apply_wireguard(&notify.peer_state);
+        stale |= self.apply_wireguard(&notify.peer_state);
         if let Some(engine) = &notify.engine {
             self.apply_engine(engine);
         }
@@ -169,12 +165,27 @@ impl Table {
         patch.derp_region.is_some()
     }
 
-    fn apply_wireguard(&mut self, states: &Map<PeerState>) {
+    /// The first line of the bus lists every session there is: one that is not in it ended unseen.
+    fn forget_wireguard(&mut self, listed: &Map<PeerState>) {
+        let listed: HashSet<String> = listed.iter().flatten().map(|(id, _)| clean::text(id, "")).collect();
+        let ended: Vec<String> = self.peers.keys().filter(|id| !listed.contains(*id)).cloned().collect();
+        for id in ended {
+            self.edit(&id, |peer| peer.wireguard = WireGuardState::Unknown);
+        }
+    }
+
+    /// True when a session came about: the peer has a path now.
+    fn apply_wireguard(&mut self, states: &Map<PeerState>) -> bool {
+        let mut established = false;
         for (id, state) in states.iter().flatten() {
             let state = state.as_ref().and_then(|state| state.peer_wire_guard_state.as_deref());
             let state = wireguard_state(state.unwrap_or_default());
-            self.edit(&clean::text(id, ""), |peer| peer.wireguard = state);
+            self.edit(&clean::text(id, ""), |peer| {
+                established |= state == WireGuardState::Established && peer.wireguard != state;
+                peer.wireguard = state;
+            });
         }
+        established
     }
 
     fn apply_engine(&mut self, engine: &EngineStatus) {
