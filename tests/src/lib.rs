@@ -14,6 +14,7 @@ pub mod node;
 pub mod offload;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod proof;
 pub mod real;
 pub mod tailnet;

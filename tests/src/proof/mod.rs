@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod iperf;
+pub mod scraped;
 pub mod totals;
 
 /// A proof ends with the first thing that went wrong, whatever it was.

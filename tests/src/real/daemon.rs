@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -77,7 +78,8 @@ pub(super) struct Daemon {
     tailscale: PathBuf,
     tailscaled: PathBuf,
     folder: PathBuf,
-    process: Option<Process>,
+    /// Behind a lock, so that a restart does not need the whole tailnet for itself.
+    process: Mutex<Option<Process>>,
 }
 
 impl Daemon {
@@ -87,21 +89,21 @@ impl Daemon {
         topology: &Topology,
         folder: &Path,
     ) -> Result<Self, RealTailnetError> {
-        let mut daemon = Self {
+        let daemon = Self {
             role,
             socket: folder.join("sock"),
             addresses: Vec::new(),
             tailscale: programs.tailscale.clone(),
             tailscaled: programs.tailscaled.clone(),
             folder: folder.to_owned(),
-            process: None,
+            process: Mutex::new(None),
         };
         daemon.run(topology)?;
         Ok(daemon)
     }
 
     /// Starts tailscaled and waits until its LocalAPI answers.
-    pub(super) fn run(&mut self, topology: &Topology) -> Result<(), RealTailnetError> {
+    pub(super) fn run(&self, topology: &Topology) -> Result<(), RealTailnetError> {
         let mut command = topology.node(self.role).command(&self.tailscaled);
         command
             .args(["--tun=tailscale0", "--no-logs-no-support", &format!("--port={UNDERLAY_PORT}")])
@@ -121,13 +123,13 @@ impl Daemon {
         if answered.is_err() || !process.is_running() {
             return Err(RealTailnetError::Daemon { name: self.role.name(), log: tail(&process.log()) });
         }
-        self.process = Some(process);
+        *self.process() = Some(process);
         Ok(())
     }
 
     /// Ends tailscaled by `signal` and waits for its end.
-    pub(super) fn end(&mut self, signal: Signal) -> Result<(), RealTailnetError> {
-        if let Some(mut process) = self.process.take() {
+    pub(super) fn end(&self, signal: Signal) -> Result<(), RealTailnetError> {
+        if let Some(mut process) = self.process().take() {
             process.signal(signal);
             process.wait(Duration::from_secs(10))?;
         }
@@ -135,25 +137,28 @@ impl Daemon {
     }
 
     /// Asks tailscaled to end, without waiting.
-    pub(super) fn signal_end(&mut self) {
-        if let Some(process) = &mut self.process {
+    pub(super) fn signal_end(&self) {
+        if let Some(process) = self.process().as_mut() {
             process.signal(Signal::TERM);
         }
     }
 
     /// tailscaled's pid while it runs.
     pub(super) fn id(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
+        self.process().as_ref().map(Process::id)
     }
 
-    /// Waits until the node is logged in and reads its addresses.
-    pub(super) fn wait_running(&mut self) -> Result<(), RealTailnetError> {
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the node is logged in, and returns its addresses.
+    pub(super) fn wait_running(&self) -> Result<Vec<IpAddr>, RealTailnetError> {
         let what = format!("{} to be Running", self.role.name());
         let status = wait_for(&what, Duration::from_secs(30), || {
             self.status().ok().filter(|status| status.backend_state == "Running")
         })?;
-        self.addresses = status.own.addresses.unwrap_or_default();
-        Ok(())
+        Ok(status.own.addresses.unwrap_or_default())
     }
 
     /// `tailscale ARGUMENTS` for this node.

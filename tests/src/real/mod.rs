@@ -161,17 +161,15 @@ impl RealTailnet {
     }
 
     /// Ends a node's tailscaled by `signal`; its tailscale0 goes with it.
-    pub fn end_tailscaled(&mut self, role: Role, signal: Signal) -> Result<(), RealTailnetError> {
-        self.daemon_mut(role).end(signal)
+    pub fn end_tailscaled(&self, role: Role, signal: Signal) -> Result<(), RealTailnetError> {
+        self.daemon(role).end(signal)
     }
 
     /// Starts a node's tailscaled again, with the state it had, and waits until it is Running.
-    pub fn start_tailscaled(&mut self, role: Role) -> Result<(), RealTailnetError> {
-        let Self { daemons, topology, .. } = self;
-        for daemon in daemons.iter_mut().filter(|daemon| daemon.role == role) {
-            daemon.run(topology)?;
-            daemon.wait_running()?;
-        }
+    pub fn start_tailscaled(&self, role: Role) -> Result<(), RealTailnetError> {
+        let daemon = self.daemon(role);
+        daemon.run(&self.topology)?;
+        daemon.wait_running()?;
         Ok(())
     }
 
@@ -192,7 +190,8 @@ impl RealTailnet {
                 arguments.extend(["--advertise-exit-node", "--advertise-routes=192.0.2.0/24"]);
             }
             daemon.tailscale(&arguments)?;
-            daemon.wait_running()
+            daemon.addresses = daemon.wait_running()?;
+            Ok(())
         };
         std::thread::scope(|scope| {
             let threads: Vec<_> =
@@ -232,16 +231,6 @@ impl RealTailnet {
             Role::Relay => relay,
         }
     }
-
-    fn daemon_mut(&mut self, role: Role) -> &mut Daemon {
-        let [exit, client1, client2, relay] = &mut self.daemons;
-        match role {
-            Role::Exit => exit,
-            Role::Client1 => client1,
-            Role::Client2 => client2,
-            Role::Relay => relay,
-        }
-    }
 }
 
 impl Tailnet for RealTailnet {
@@ -269,7 +258,7 @@ impl Tailnet for RealTailnet {
 impl Drop for RealTailnet {
     /// All daemons end at the same time; the fields' own guards wait for them one by one.
     fn drop(&mut self) {
-        self.daemons.iter_mut().for_each(Daemon::signal_end);
+        self.daemons.iter().for_each(Daemon::signal_end);
         self.control.signal_end();
     }
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::needs;
+use crate::needs::{self, Skip};
 
 /// The environment variable with the folder that holds the three programs.
 pub const PROGRAMS_FOLDER: &str = "TAILGAUGE_TAILNET_PROGRAMS";
@@ -32,6 +32,13 @@ pub struct MissingPrograms {
 }
 
 impl Programs {
+    /// For tests: reports `test` as skipped unless this is root and everything that a real tailnet and its traffic need
+    /// is there.
+    pub fn or_skip(test: &str) -> Result<Self, Skip> {
+        needs::root_and(test, &["ip", "nft", "iperf3"])?;
+        Self::find(None).map_err(|error| needs::skip(test, &error.missing))
+    }
+
     /// Looks in `folder`, else in the folder named by `TAILGAUGE_TAILNET_PROGRAMS`, else on PATH.
     pub fn find(folder: Option<&Path>) -> Result<Self, MissingPrograms> {
         let named: Option<OsString> = folder.map(Into::into).or_else(|| env::var_os(PROGRAMS_FOLDER));
