@@ -3,6 +3,7 @@
 //! Data flows one way. A source knows one place outside (a kernel map, a socket, a file) and fills its own
 //! part of the model; an output reads nothing but the model.
 
+pub mod check;
 pub mod model;
 pub mod outputs;
 pub mod sources;
