@@ -4,6 +4,7 @@
 //! part of the model; an output reads nothing but the model. [`agent`] wires them together.
 
 pub mod agent;
+pub mod check;
 pub mod cli;
 pub mod collectors;
 pub mod listeners;

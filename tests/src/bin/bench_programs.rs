@@ -34,7 +34,9 @@ fn run() -> Result<(), Error> {
     for name in ["empty", "minimal"] {
         classifier(&mut baseline, name)?.load()?;
     }
-    println!("nanoseconds a packet, median of {ROUNDS} rounds of {REPEAT}; ratios above the empty classifier");
+    println!(
+        "nanoseconds a packet, median of {ROUNDS} rounds of {REPEAT}; ratios above the empty classifier"
+    );
     println!(
         "{:>7} {:>7} {:>9} {:>9} {:>11} {:>7} {:>9} {:>9}",
         "peers", "empty", "minimal", "counting", "established", "exit", "counting", "establ."

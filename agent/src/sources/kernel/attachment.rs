@@ -68,9 +68,14 @@ impl Attachment {
                 self.leave(link.counters);
                 self.follow(means)
             }
-            Change::Link(link) if link.name == self.name || self.ifindex == Some(link.index) => {
+            Change::Link(link) if self.ifindex == Some(link.index) => {
+                // A device goes down before it goes: this may be its last word, if its successor comes first.
+                if let Some(counters) = link.counters {
+                    self.ledger.observe(counters);
+                }
                 self.follow(means)
             }
+            Change::Link(link) if link.name == self.name => self.follow(means),
             Change::Resync => self.follow(means),
             _ => Ok(()),
         }

@@ -141,6 +141,10 @@ pub enum KernelError {
         source: io::Error,
     },
 
+    /// A network namespace for an attempt could not be made.
+    #[error("cannot make a network namespace to try in")]
+    Namespace(#[source] io::Error),
+
     /// BPF statistics could not be turned on.
     #[error("cannot turn BPF run-time statistics on: they need CAP_SYS_ADMIN")]
     Statistics(#[source] io::Error),

@@ -81,6 +81,14 @@ impl Hooks {
         [0, 1].map(|direction: usize| matches!(self.points[direction].state, State::Attached(..)))
     }
 
+    /// Why a hook is not attached, if one is not.
+    pub(super) fn reason(&self) -> Option<String> {
+        self.points.iter().find_map(|point| match &point.state {
+            State::Detached(reason) => Some(reason.clone()),
+            State::Attached(..) => None,
+        })
+    }
+
     /// Describes both hooks in the model; strings are replaced only when they differ.
     pub(super) fn describe(&self, device: &str, into: &mut Vec<Hook>) {
         into.truncate(self.points.len());

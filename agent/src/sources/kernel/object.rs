@@ -5,10 +5,10 @@ use std::io;
 use aya::maps::{Map, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use caps::{CapSet, Capability};
 use tailgauge_ebpf::layout::{DIRECTIONS, Line, Tcp, Windows, globals, maps, programs};
 
 use super::KernelError;
+use super::probe::missing_capabilities;
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/tailgauge.bpf.o"));
@@ -59,6 +59,11 @@ impl Sizes {
         })
     }
 
+    /// Sizes for `max_peers` peers here.
+    pub(super) fn for_this_machine(max_peers: u32) -> Result<Self, KernelError> {
+        Self::new(max_peers, aya::util::nr_cpus().map_or(1, |cpus| cpus as u32))
+    }
+
     fn entries(&self) -> [(&'static str, u32); 11] {
         [
             (maps::COUNTERS, self.slots * self.shards * DIRECTIONS),
@@ -98,8 +103,7 @@ pub(super) struct Object {
 impl Object {
     /// Creates the maps and loads both programs.
     pub(super) fn load(max_peers: u32) -> Result<Self, KernelError> {
-        let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u32);
-        let sizes = Sizes::new(max_peers, cpus)?;
+        let sizes = Sizes::for_this_machine(max_peers)?;
         let mut loader = EbpfLoader::new();
         // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
         loader.btf(None).override_global(globals::SHARDS, &sizes.shards, true).override_global(
@@ -148,19 +152,13 @@ impl Object {
     }
 }
 
-/// Whether this process may make BPF maps and load classifiers.
-pub(super) fn may_use_bpf() -> bool {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
-    has(Capability::CAP_SYS_ADMIN) || (has(Capability::CAP_BPF) && has(Capability::CAP_NET_ADMIN))
-}
-
 fn explain_object(error: EbpfError, sizes: &Sizes) -> KernelError {
     let operation = match &error {
         EbpfError::MapError(MapError::CreateError { name, .. }) => format!("create map {name}"),
         _ => "load the kernel programs".to_owned(),
     };
     match errno(&error) {
-        Some(libc::EPERM) if may_use_bpf() => {
+        Some(libc::EPERM) if missing_capabilities().is_empty() => {
             KernelError::LockedMemory { operation, source: Box::new(error) }
         }
         Some(libc::EPERM | libc::EACCES) => KernelError::Permission { operation, source: Box::new(error) },

@@ -133,6 +133,7 @@ pub(super) struct Tables {
     routes_v4: Table<LpmTrie<MapData, [u8; 4], u32>, 4>,
     routes_v6: Table<LpmTrie<MapData, [u8; 16], u32>, 16>,
     exit_node_slot: u32,
+    routes_generation: u32,
     refused_peers: u64,
     refused_routes: u64,
     errors: u64,
@@ -149,6 +150,7 @@ impl Tables {
             routes_v4: Table::new(maps::ROUTES_V4, sizes.routes, open(object, maps::ROUTES_V4)?),
             routes_v6: Table::new(maps::ROUTES_V6, sizes.routes, open(object, maps::ROUTES_V6)?),
             exit_node_slot: 0,
+            routes_generation: 0,
             refused_peers: 0,
             refused_routes: 0,
             errors: 0,
@@ -164,7 +166,11 @@ impl Tables {
         self.refused_peers = keys.refused;
     }
 
+    /// The programs forget the classes they know when [`Self::control`] is stored after a change.
     pub(super) fn install_routes(&mut self, keys: RouteKeys) {
+        if keys.v4 != self.routes_v4.installed || keys.v6 != self.routes_v6.installed {
+            self.routes_generation = self.routes_generation.wrapping_add(1);
+        }
         self.errors += self.routes_v4.install(keys.v4) + self.routes_v6.install(keys.v6);
         self.refused_routes = keys.refused;
     }
@@ -178,7 +184,7 @@ impl Tables {
             has_routes_v6: any(self.routes_v6.installed.is_empty()),
             has_prefixes_v4: any(self.prefixes_v4.installed.is_empty()),
             has_prefixes_v6: any(self.prefixes_v6.installed.is_empty()),
-            reserved: 0,
+            routes_generation: self.routes_generation,
         }
     }
 
