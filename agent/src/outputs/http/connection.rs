@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::Limits;
@@ -32,16 +33,19 @@ pub(super) struct State {
     since: Cell<Instant>,
     body_handed_over: Cell<bool>,
     permit: RefCell<Option<Permit>>,
+    settled: Rc<Notify>,
 }
 
 impl State {
-    pub(super) fn new(limits: Limits) -> Self {
+    /// A connection that is waiting for its first request; `settled` is told when an answer is taken.
+    pub(super) fn new(limits: Limits, settled: Rc<Notify>) -> Self {
         Self {
             limits,
             phase: Cell::new(Phase::Head),
             since: Cell::new(Instant::now()),
             body_handed_over: Cell::new(false),
             permit: RefCell::new(None),
+            settled,
         }
     }
 
@@ -89,6 +93,7 @@ impl State {
         if self.phase.get() == Phase::Answer && self.body_handed_over.get() {
             self.permit.take();
             self.enter(Phase::Idle);
+            self.settled.notify_one();
         }
     }
 
@@ -148,6 +153,16 @@ pub(super) struct Observed {
 impl Observed {
     pub(super) fn new(stream: TcpStream, state: Rc<State>) -> Self {
         Self { stream, state }
+    }
+}
+
+impl Drop for Observed {
+    /// An answer that was not taken is not worth the kernel's memory: reset instead of sending the rest to a
+    /// client that does not read. Failing only means that it is sent.
+    fn drop(&mut self) {
+        if self.state.phase() == Phase::Answer {
+            let _ = self.stream.set_zero_linger();
+        }
     }
 }
 

@@ -60,8 +60,8 @@ struct Shared<S> {
     scrapes: Rc<Cell<usize>>,
     refusals: Rc<Cell<usize>>,
     connections: RefCell<Vec<Connection>>,
-    /// Told whenever a connection ends.
-    ended: Notify,
+    /// Told whenever an answer is taken or a connection ends.
+    settled: Rc<Notify>,
 }
 
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl<S: Site> Server<S> {
             scrapes: Rc::default(),
             refusals: Rc::default(),
             connections: RefCell::default(),
-            ended: Notify::new(),
+            settled: Rc::default(),
         };
         Self { shared: Rc::new(shared), listeners: RefCell::default() }
     }
@@ -133,7 +133,7 @@ impl<S: Site> Server<S> {
                 answering
             });
             let empty = self.shared.connections.borrow().is_empty();
-            if empty || timeout_at(deadline, self.shared.ended.notified()).await.is_err() {
+            if empty || timeout_at(deadline, self.shared.settled.notified()).await.is_err() {
                 break;
             }
         }
@@ -179,7 +179,7 @@ impl<S: Site> Shared<S> {
         }
         // Answers are written at once, so there is nothing to gather; failing is harmless.
         let _ = stream.set_nodelay(true);
-        let state = Rc::new(State::new(self.limits));
+        let state = Rc::new(State::new(self.limits, Rc::clone(&self.settled)));
         let task = spawn_local(Rc::clone(&self).serve(stream, Rc::clone(&state))).abort_handle();
         self.connections.borrow_mut().push(Connection { state, task });
     }
@@ -336,6 +336,6 @@ impl<S> Drop for Registered<S> {
     fn drop(&mut self) {
         let mut connections = self.shared.connections.borrow_mut();
         connections.retain(|connection| !Rc::ptr_eq(&connection.state, &self.state));
-        self.shared.ended.notify_one();
+        self.shared.settled.notify_one();
     }
 }

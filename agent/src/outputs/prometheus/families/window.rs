@@ -12,7 +12,7 @@ pub(super) const SECTION: Section = Section {
     title: "Windows of 10 ms",
     about: "Layer 3 bytes summed over aligned windows of 10 ms, for the tunnel and for every peer that carried \
             traffic. The histograms are cumulative: any number of scrapers at any interval see every burst. \
-            Windows without traffic are not counted; a window is counted when the next one with traffic begins. \
+            Windows without traffic are not counted, and a window is counted once it is over. \
             The peaks cover the running second and the 15 aligned seconds before it; reading does not reset them.",
     families: &[
         Family {
