@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::convert::Report;
+
 /// A list whose elements may be null.
 pub(super) type List<T> = Option<Vec<Option<T>>>;
 /// A map whose values may be null.
@@ -86,7 +88,7 @@ pub(super) struct Notify {
     pub(super) err_message: Option<String>,
     pub(super) state: Option<i64>,
     pub(super) prefs: Option<IgnoredAny>,
-    pub(super) initial_status: Option<Box<Status>>,
+    pub(super) initial_status: Option<Box<Report>>,
     pub(super) self_change: Option<Box<Node>>,
     pub(super) net_map: Option<Box<NetworkMap>>,
     pub(super) peers_changed: List<Node>,

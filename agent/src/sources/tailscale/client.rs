@@ -25,8 +25,8 @@ const LOCAL_API_HOST: &str = "local-tailscaled.sock";
 const HEAD_LIMIT: usize = 64 << 10;
 /// How much of an error's body is shown.
 const EXCERPT_LIMIT: usize = 4 << 10;
-/// A line buffer that has grown beyond this is given back after the line.
-const KEPT_BUFFER: usize = 256 << 10;
+/// From so many bytes on parsing takes a millisecond or more.
+const LARGE: usize = 256 << 10;
 
 /// What went wrong between us and tailscaled.
 #[derive(Debug, thiserror::Error)]
@@ -171,13 +171,26 @@ impl Exchange {
 }
 
 /// GETs `path` and reads its body as JSON.
-pub(super) async fn get_json<T: DeserializeOwned>(
+pub(super) async fn get_json<T: DeserializeOwned + Send + 'static>(
     config: &TailscaleConfig,
     path: &'static str,
 ) -> Result<T, LocalApiError> {
     let mut exchange = get(config, path, "").await?;
     let body = exchange.body(config.body_timeout, config.body_limit).await?;
-    from_json(path, &body)
+    parse(path, body).await
+}
+
+/// Parses, beyond [`LARGE`] on another thread, so that nobody here waits for it.
+async fn parse<T: DeserializeOwned + Send + 'static>(
+    path: &'static str,
+    bytes: Vec<u8>,
+) -> Result<T, LocalApiError> {
+    if bytes.len() < LARGE {
+        return from_json(path, &bytes);
+    }
+    // Fails only while the runtime shuts down.
+    let parsed = tokio::task::spawn_blocking(move || from_json(path, &bytes)).await;
+    parsed.unwrap_or(Err(LocalApiError::Ended { path }))
 }
 
 /// JSON from bytes that may not be UTF-8.
@@ -206,7 +219,10 @@ impl Lines {
 
     /// The next document. Waits for its first byte for ever, unless `prompt`; for the rest of the line only as
     /// long as for a body.
-    pub(super) async fn next<T: DeserializeOwned>(&mut self, prompt: bool) -> Result<T, LocalApiError> {
+    pub(super) async fn next<T: DeserializeOwned + Send + 'static>(
+        &mut self,
+        prompt: bool,
+    ) -> Result<T, LocalApiError> {
         if self.buffer.is_empty() && !prompt {
             self.fill().await?;
         }
@@ -217,15 +233,9 @@ impl Lines {
             step: "finish a line",
             limit,
         })??;
-        let document = self
-            .buffer
-            .get(..end)
-            .map_or_else(|| Err(LocalApiError::Ended { path }), |line| from_json(path, line));
-        self.buffer.drain(..=end);
-        if self.buffer.capacity() > KEPT_BUFFER {
-            self.buffer.shrink_to(KEPT_BUFFER);
-        }
-        document
+        let rest = self.buffer.split_off(end + 1);
+        let line = std::mem::replace(&mut self.buffer, rest);
+        parse(path, line).await
     }
 
     /// Reads until the buffer holds a newline and says where.

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::api::{List, Node, PeerStatus, Status};
+use super::api::{List, Map, Node, PeerStatus, Status, UserProfile};
 use crate::model::tailnet::{Path, Peer, WireGuardState};
 use crate::sources::clean;
 
 /// Stands for an operating system or owner that nobody named.
 const UNKNOWN: &str = "unknown";
+/// States of a tailscaled that has not heard from the control plane yet.
+const BEFORE_MAP: [&str; 2] = ["NoState", "Starting"];
 
 /// A peer with what is needed to follow it but shown to nobody.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,13 +49,67 @@ struct Identity<'a> {
     primary_routes: &'a List<String>,
 }
 
-/// From `/status`; it does not know WireGuard's state, so that is kept from `previous`. `None` for a node
-/// without id and key.
-pub(super) fn from_status<'p>(
-    status: &PeerStatus,
-    users: &Users,
-    previous: impl Fn(&str) -> Option<&'p Member>,
-) -> Option<Member> {
+/// What `/status` says, converted where it is parsed: for thousands of peers that takes a while.
+#[derive(Debug, Deserialize)]
+#[serde(from = "Status")]
+pub(super) struct Report {
+    pub(super) version: String,
+    pub(super) backend_state: String,
+    pub(super) tun: bool,
+    pub(super) health: Vec<String>,
+    pub(super) users: Users,
+    pub(super) own: Option<Member>,
+    pub(super) peers: Vec<Member>,
+    /// False for a tailscaled that starts and has not heard from the control plane yet.
+    pub(super) knows_map: bool,
+}
+
+impl From<Status> for Report {
+    fn from(status: Status) -> Self {
+        let users = users(&status.user);
+        let own = status.own.as_ref();
+        let peers: Vec<Member> = status
+            .peer
+            .iter()
+            .flatten()
+            .filter_map(|(_, peer)| from_status(peer.as_ref()?, &users))
+            .collect();
+        let backend_state = clean::label(status.backend_state.as_deref().unwrap_or_default(), "NoState");
+        Self {
+            version: clean::text(status.version.as_deref().unwrap_or_default(), ""),
+            tun: status.tun == Some(true),
+            health: status.health.iter().flatten().flatten().map(|text| clean::text(text, "")).collect(),
+            own: own.and_then(|own| from_status(own, &users)),
+            knows_map: !peers.is_empty()
+                || own.is_some_and(|own| own.in_network_map == Some(true))
+                || !BEFORE_MAP.contains(&backend_state.as_str()),
+            backend_state,
+            users,
+            peers,
+        }
+    }
+}
+
+impl Report {
+    /// Whether this node is told which of its routes are approved.
+    pub(super) fn names_routes(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| !own.routes.is_empty())
+    }
+}
+
+/// Login names that are readable, by user number.
+pub(super) fn users(profiles: &Map<UserProfile>) -> Users {
+    let profiles = profiles.iter().flatten();
+    profiles
+        .filter_map(|(number, profile)| {
+            let login = profile.as_ref()?.login_name.as_deref().unwrap_or_default();
+            Some((number.parse().ok()?, clean::text(login, "")))
+        })
+        .collect()
+}
+
+/// From `/status`; it does not know the state of the WireGuard session. `None` for a node without id and key.
+fn from_status(status: &PeerStatus, users: &Users) -> Option<Member> {
     let (mut peer, mut member) = identify(
         &Identity {
             id: status.id.as_ref(),
@@ -78,15 +135,8 @@ pub(super) fn from_status<'p>(
     peer.last_handshake = status.last_handshake.as_deref().and_then(moment);
     peer.engine_receive_bytes = count(status.rx_bytes);
     peer.engine_transmit_bytes = count(status.tx_bytes);
-    peer.wireguard = previous(&peer.id).map_or(WireGuardState::Unknown, |member| member.peer.wireguard);
     member.peer = Arc::new(peer);
     Some(member)
-}
-
-/// Whether this node is told which of its routes are approved.
-pub(super) fn names_routes(status: &Status) -> bool {
-    let own = status.own.as_ref().and_then(|own| from_status(own, &Users::new(), |_| None));
-    own.is_some_and(|own| !own.routes.is_empty())
 }
 
 /// From the bus; it does not know path, traffic and exit node, so those are kept from `previous`. `None` for a
@@ -253,7 +303,7 @@ mod tests {
     }
 
     fn convert(status: &PeerStatus) -> Option<Member> {
-        from_status(status, &Users::new(), |_| None)
+        from_status(status, &Users::new())
     }
 
     #[test]

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::api::Status;
 use super::client::get_json;
+use super::convert::Report;
 use super::fake::{ONE_PEER, Reply, Tailscaled, bus_line, healthy, initial_line, json};
 use super::{BUS, STATUS, TailscaleConfig, run};
 use crate::model::tailnet::{Tailnet, WireGuardState};
@@ -136,7 +136,7 @@ fn bad_answers_are_named_by_kind_and_the_last_state_stays() {
             *broken.borrow_mut() = true;
             let tailnet = agent.until(expected, |tailnet| !tailnet.up).await;
             assert_eq!(tailnet.peers.len(), 1, "{expected}");
-            let error = get_json::<Status>(&config(&directory), STATUS).await.unwrap_err().to_string();
+            let error = get_json::<Report>(&config(&directory), STATUS).await.unwrap_err().to_string();
             assert!(error.contains(expected), "expected {expected:?} in {error:?}");
             *broken.borrow_mut() = false;
             agent.until("up again", |tailnet| tailnet.up).await;

@@ -24,10 +24,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::model::tailnet::Tailnet;
-use api::{Notify, Prefs, Status};
+use api::{Notify, Prefs};
 pub use client::LocalApiError;
 use client::{Lines, get_json};
-use convert::names_routes;
+use convert::Report;
 use table::Table;
 
 /// Name of this source in the self metrics.
@@ -170,15 +170,15 @@ async fn poll_status<P: FnMut(Arc<Tailnet>)>(
 }
 
 async fn read_status<P: FnMut(Arc<Tailnet>)>(shared: &Shared<P>) -> Result<(), LocalApiError> {
-    let status: Status = get_json(&shared.config, STATUS).await?;
-    let prefs: Option<Prefs> = match names_routes(&status) {
+    let report: Report = get_json(&shared.config, STATUS).await?;
+    let prefs: Option<Prefs> = match report.names_routes() {
         true => None,
         // Without them the last known routes stay; peers and paths are worth more.
         false => get_json(&shared.config, PREFS).await.inspect_err(|error| tracing::debug!("{error}")).ok(),
     };
     shared.update(|table| {
         table.set_up(true);
-        table.apply_status(&status);
+        table.apply_status(report);
         if let Some(prefs) = &prefs {
             table.apply_prefs(prefs);
         }
@@ -256,7 +256,7 @@ async fn session<P: FnMut(Arc<Tailnet>)>(
         if std::mem::take(&mut first) {
             complaint.end("follows the IPN bus again");
         }
-        if shared.update(|table| table.apply_notify(&notify)) {
+        if shared.update(|table| table.apply_notify(notify)) {
             shared.status_wanted.notify_one();
         }
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
-use super::api::{Notify, Prefs, Status};
-use super::convert::names_routes;
+use super::api::{Notify, Prefs};
+use super::convert::Report;
 use super::table::Table;
 use crate::model::tailnet::{Path, Peer, Tailnet, WireGuardState};
 
@@ -15,13 +15,16 @@ fn recording(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
 }
 
+fn report(text: &str) -> Report {
+    serde_json::from_str(text).unwrap()
+}
+
 fn after_status(name: &str) -> Tailnet {
     let mut table = Table::default();
-    let status: Status = serde_json::from_str(&recording(name)).unwrap();
     table.set_up(true);
-    table.apply_status(&status);
+    table.apply_status(report(&recording(name)));
     let tailnet = table.take_changed().expect("a first status is news");
-    table.apply_status(&status);
+    table.apply_status(report(&recording(name)));
     assert_eq!(table.take_changed(), None, "the same status again is none");
     (*tailnet).clone()
 }
@@ -32,7 +35,7 @@ fn after_bus(name: &str) -> Vec<(usize, Arc<Tailnet>)> {
     let mut states = Vec::new();
     for (index, line) in recording(name).lines().enumerate() {
         let notify: Notify = serde_json::from_str(line).unwrap();
-        table.apply_notify(&notify);
+        table.apply_notify(notify);
         states.extend(table.take_changed().map(|tailnet| (index, tailnet)));
     }
     states
@@ -124,9 +127,9 @@ fn status_without_peers() {
 #[test]
 fn routes_come_from_the_preferences_where_self_does_not_say_them() {
     let mut table = Table::default();
-    let status = serde_json::from_str(&recording("status-exit-node.json")).unwrap();
-    assert!(!names_routes(&status));
-    table.apply_status(&status);
+    let report = report(&recording("status-exit-node.json"));
+    assert!(!report.names_routes());
+    table.apply_status(report);
     assert_eq!(table.take_changed().unwrap().own_routes, []);
     let prefs: Prefs = serde_json::from_str(&recording("prefs-exit-node.json")).unwrap();
     table.apply_prefs(&prefs);
@@ -140,9 +143,9 @@ fn routes_that_self_says_are_the_approved_ones() {
     status["Self"]["AllowedIPs"] =
         serde_json::json!(["0.0.0.0/0", "::/0", "100.64.0.1/32", "fd7a:115c:a1e0::1/128", "198.51.100.0/24"]);
     table.apply_prefs(&serde_json::from_str(&recording("prefs-exit-node.json")).unwrap());
-    let status = serde_json::from_value(status).unwrap();
-    assert!(names_routes(&status));
-    table.apply_status(&status);
+    let report: Report = serde_json::from_value(status).unwrap();
+    assert!(report.names_routes());
+    table.apply_status(report);
     assert_eq!(strings(&table.take_changed().unwrap().own_routes), ["198.51.100.0/24"]);
 }
 
@@ -199,11 +202,11 @@ fn the_bus_of_an_older_tailscaled_brings_the_peers_as_a_map() {
 fn wireguard_states_wait_for_their_peers() {
     let mut table = Table::default();
     let bus = recording("bus-wireguard-state.ndjson");
-    let states: Notify = serde_json::from_str(bus.lines().next().unwrap()).unwrap();
-    assert!(!table.apply_notify(&states), "nobody is known yet");
-    table.apply_status(&serde_json::from_str(&recording("status-exit-node.json")).unwrap());
-    assert!(table.apply_notify(&states), "a new session has a path that only /status knows");
-    assert!(!table.apply_notify(&states));
+    let states = || serde_json::from_str(bus.lines().next().unwrap()).unwrap();
+    assert!(!table.apply_notify(states()), "nobody is known yet");
+    table.apply_status(report(&recording("status-exit-node.json")));
+    assert!(table.apply_notify(states()), "a new session has a path that only /status knows");
+    assert!(!table.apply_notify(states()));
     let tailnet = table.take_changed().unwrap();
     assert_eq!(peer(&tailnet, "2").wireguard, WireGuardState::Established);
     assert_eq!(peer(&tailnet, "3").wireguard, WireGuardState::Established);
@@ -224,13 +227,13 @@ fn a_session_that_ended_while_the_bus_was_away_is_forgotten() {
 /// A table that knows the exit node's peers, and nobody to tell.
 fn exit_node() -> Table {
     let mut table = Table::default();
-    table.apply_status(&serde_json::from_str(&recording("status-exit-node.json")).unwrap());
+    table.apply_status(report(&recording("status-exit-node.json")));
     table.take_changed();
     table
 }
 
 fn notify(table: &mut Table, line: &str) -> (bool, Option<Arc<Tailnet>>) {
-    let wants_status = table.apply_notify(&serde_json::from_str(line).unwrap());
+    let wants_status = table.apply_notify(serde_json::from_str(line).unwrap());
     (wants_status, table.take_changed())
 }
 
@@ -306,12 +309,12 @@ fn peers_stay_while_tailscaled_starts_and_knows_nobody_yet() {
     for state in ["NoState", "Starting"] {
         let status =
             format!(r#"{{"BackendState":"{state}","TUN":true,"Self":{{"HostName":"exit"}},"Peer":null}}"#);
-        table.apply_status(&serde_json::from_str(&status).unwrap());
+        table.apply_status(report(&status));
         let tailnet = table.take_changed().unwrap();
         assert_eq!((tailnet.backend_state.as_str(), tailnet.peers.len()), (state, 3));
         assert_eq!(tailnet.own.as_ref().unwrap().id, "1");
     }
-    table.apply_status(&serde_json::from_str(r#"{"BackendState":"NeedsLogin","Peer":null}"#).unwrap());
+    table.apply_status(report(r#"{"BackendState":"NeedsLogin","Peer":null}"#));
     assert_eq!(table.take_changed().unwrap().peers, [], "logged out: nobody is a peer");
 }
 
@@ -320,10 +323,10 @@ fn peers_that_share_a_number_or_key_do_not_tear_each_other_down() {
     let mut table = Table::default();
     let twin = |id: &str| format!(r#""{id}":{{"ID":"{id}","NodeID":1,"PublicKey":"nodekey:same"}}"#);
     let status = format!(r#"{{"BackendState":"Running","Peer":{{{},{}}}}}"#, twin("a"), twin("b"));
-    table.apply_status(&serde_json::from_str(&status).unwrap());
+    table.apply_status(report(&status));
     notify(&mut table, r#"{"PeersRemoved":[1]}"#);
     notify(&mut table, r#"{"PeersRemoved":[1]}"#);
-    table.apply_status(&serde_json::from_str(&status).unwrap());
+    table.apply_status(report(&status));
     assert_eq!(table.take_changed().unwrap().peers.len(), 2);
 }
 
@@ -375,11 +378,11 @@ proptest! {
     #[test]
     fn json_of_any_shape_never_panics(text in nonsense()) {
         let mut table = exit_node();
-        if let Ok(status) = serde_json::from_str::<Status>(&text) {
-            table.apply_status(&status);
+        if let Ok(status) = serde_json::from_str::<Report>(&text) {
+            table.apply_status(status);
         }
         if let Ok(notify) = serde_json::from_str::<Notify>(&text) {
-            table.apply_notify(&notify);
+            table.apply_notify(notify);
         }
         if let Some(tailnet) = table.take_changed() {
             prop_assert!(tailnet.peers.is_sorted_by_key(|peer| peer.id.clone()));
@@ -389,7 +392,7 @@ proptest! {
     #[test]
     fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let text = crate::sources::clean::lossy(&bytes);
-        let _ = serde_json::from_str::<Status>(&text);
+        let _ = serde_json::from_str::<Report>(&text);
         let _ = serde_json::from_str::<Notify>(&text);
     }
 
@@ -403,8 +406,8 @@ proptest! {
         } else if let Some(place) = bytes.get_mut(at) {
             *place = byte;
         }
-        if let Ok(status) = serde_json::from_str::<Status>(&crate::sources::clean::lossy(&bytes)) {
-            Table::default().apply_status(&status);
+        if let Ok(status) = serde_json::from_str::<Report>(&crate::sources::clean::lossy(&bytes)) {
+            Table::default().apply_status(status);
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::api::{EngineStatus, Map, NetworkMap, Notify, PeerChange, PeerState, Prefs, Status, UserProfile};
+use super::api::{EngineStatus, Map, NetworkMap, Notify, PeerChange, PeerState, Prefs};
 use super::convert::{
-    Member, Users, advertised_routes, count, from_node, from_status, moment, network, owner, parsed,
+    Member, Report, Users, advertised_routes, count, from_node, moment, network, owner, parsed, users,
     wireguard_state,
 };
 use crate::model::tailnet::{Peer, Tailnet, WireGuardState};
@@ -16,8 +16,6 @@ use crate::sources::clean;
 /// `ipn.State` by number (ipn/backend.go).
 const STATES: [&str; 7] =
     ["NoState", "InUseOtherUser", "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Running"];
-/// States of a tailscaled that has not heard from the control plane yet.
-const BEFORE_MAP: [&str; 2] = ["NoState", "Starting"];
 
 /// The last known state, and whether anybody was told.
 #[derive(Debug, Default)]
@@ -67,47 +65,40 @@ impl Table {
     }
 
     /// Takes over everything. While tailscaled starts and knows nobody yet, the last known peers stay.
-    pub(super) fn apply_status(&mut self, status: &Status) {
-        let state = clean::label(status.backend_state.as_deref().unwrap_or_default(), "NoState");
-        let version = clean::text(status.version.as_deref().unwrap_or_default(), "");
-        let health = status.health.iter().flatten().flatten().map(|text| clean::text(text, "")).collect();
-        let knows_map = status.peer.as_ref().is_some_and(|peers| !peers.is_empty())
-            || status.own.as_ref().is_some_and(|own| own.in_network_map == Some(true))
-            || !BEFORE_MAP.contains(&state.as_str());
-        set(&mut self.tailnet.backend_state, state, &mut self.changed);
-        set(&mut self.tailnet.version, version, &mut self.changed);
-        set(&mut self.tailnet.health, health, &mut self.changed);
-        set(&mut self.tailnet.tun, status.tun == Some(true), &mut self.changed);
-        if !knows_map {
+    pub(super) fn apply_status(&mut self, report: Report) {
+        set(&mut self.tailnet.backend_state, report.backend_state, &mut self.changed);
+        set(&mut self.tailnet.version, report.version, &mut self.changed);
+        set(&mut self.tailnet.health, report.health, &mut self.changed);
+        set(&mut self.tailnet.tun, report.tun, &mut self.changed);
+        if !report.knows_map {
             return;
         }
-        self.apply_users(&status.user);
-        let own = status.own.as_ref().and_then(|own| from_status(own, &self.users, |_| None));
-        self.put_own(own);
-        let members = status
-            .peer
-            .iter()
-            .flatten()
-            .filter_map(|(_, peer)| from_status(peer.as_ref()?, &self.users, |id| self.peers.get(id)));
-        let members = members.collect();
+        self.apply_users(report.users);
+        self.put_own(report.own);
+        let mut members = report.peers;
+        for member in &mut members {
+            if let Some(before) = self.peers.get(&member.peer.id) {
+                Arc::make_mut(&mut member.peer).wireguard = before.peer.wireguard;
+            }
+        }
         self.replace(members);
     }
 
     /// Takes over a line of the bus. True when `/status` has news that the bus does not carry.
-    pub(super) fn apply_notify(&mut self, notify: &Notify) -> bool {
+    pub(super) fn apply_notify(&mut self, notify: Notify) -> bool {
         let mut stale = notify.prefs.is_some() || notify.health.is_some();
         if let Some(version) = notify.version.as_deref().filter(|version| !version.is_empty()) {
             set(&mut self.tailnet.version, clean::text(version, ""), &mut self.changed);
         }
-        if let Some(status) = &notify.initial_status {
-            self.apply_status(status);
+        if let Some(report) = notify.initial_status {
+            self.apply_status(*report);
             self.forget_wireguard(&notify.peer_state);
         }
         if let Some(state) = notify.state.and_then(|state| STATES.get(usize::try_from(state).ok()?)) {
             set(&mut self.tailnet.backend_state, (*state).to_owned(), &mut self.changed);
             stale = true;
         }
-        self.apply_users(&notify.user_profiles);
+        self.apply_users(users(&notify.user_profiles));
         if let Some(map) = &notify.net_map {
             self.apply_map(map);
             stale = true;
@@ -139,7 +130,7 @@ impl Table {
     }
 
     fn apply_map(&mut self, map: &NetworkMap) {
-        self.apply_users(&map.user_profiles);
+        self.apply_users(users(&map.user_profiles));
         if let Some(node) = &map.self_node {
             self.put_own_node(node);
         }
@@ -201,11 +192,9 @@ impl Table {
     }
 
     /// Adds and renames users; their nodes follow.
-    fn apply_users(&mut self, users: &Map<UserProfile>) {
+    fn apply_users(&mut self, users: Users) {
         let mut renamed = HashSet::new();
-        for (number, profile) in users.iter().flatten() {
-            let Some((number, profile)) = number.parse().ok().zip(profile.as_ref()) else { continue };
-            let login = clean::text(profile.login_name.as_deref().unwrap_or_default(), "");
+        for (number, login) in users {
             if self.users.get(&number) != Some(&login) {
                 self.users.insert(number, login);
                 renamed.insert(number);
