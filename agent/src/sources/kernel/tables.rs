@@ -133,6 +133,7 @@ pub(super) struct Tables {
     routes_v4: Table<LpmTrie<MapData, [u8; 4], u32>, 4>,
     routes_v6: Table<LpmTrie<MapData, [u8; 16], u32>, 16>,
     exit_node_slot: u32,
+    routes_generation: u32,
     refused_peers: u64,
     refused_routes: u64,
     errors: u64,
@@ -149,6 +150,8 @@ impl Tables {
             routes_v4: Table::new(maps::ROUTES_V4, sizes.routes, open(object, maps::ROUTES_V4)?),
             routes_v6: Table::new(maps::ROUTES_V6, sizes.routes, open(object, maps::ROUTES_V6)?),
             exit_node_slot: 0,
+            // Other than that of an agent before this one, whose programs may still run.
+            routes_generation: std::process::id(),
             refused_peers: 0,
             refused_routes: 0,
             errors: 0,
@@ -166,6 +169,7 @@ impl Tables {
 
     pub(super) fn install_routes(&mut self, keys: RouteKeys) {
         self.errors += self.routes_v4.install(keys.v4) + self.routes_v6.install(keys.v6);
+        self.routes_generation = self.routes_generation.wrapping_add(1);
         self.refused_routes = keys.refused;
     }
 
@@ -178,7 +182,7 @@ impl Tables {
             has_routes_v6: any(self.routes_v6.installed.is_empty()),
             has_prefixes_v4: any(self.prefixes_v4.installed.is_empty()),
             has_prefixes_v6: any(self.prefixes_v6.installed.is_empty()),
-            reserved: 0,
+            routes_generation: self.routes_generation,
         }
     }
 
