@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod ebpf;
 mod run;
 mod setup;
 mod tailnet;
@@ -21,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Builds the kernel objects from source, or checks the committed ones
+    Ebpf(ebpf::Arguments),
     /// Runs the agent on a miniature tailnet with steady traffic and prints where to look
     Demo(demo::Arguments),
     /// Runs every check and test; without root it runs what it may and says what it left out
@@ -33,6 +36,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
