@@ -40,7 +40,7 @@ pub struct Boot {
     pub hostname: String,
     /// Kernel release, such as `6.18.44`.
     pub kernel_release: String,
-    /// Logical CPUs.
+    /// Logical CPUs that this process may run on.
     pub cpus: u32,
     /// Moment of boot, since the Unix epoch.
     pub boot_time: Duration,

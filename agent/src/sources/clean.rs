@@ -25,7 +25,10 @@ pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
 /// Removes what is not visible or changes the order of what is, and cuts at a character boundary.
 fn clean(raw: &str, limit: usize, fallback: &str) -> String {
     let mut kept = String::with_capacity(raw.len().min(limit));
-    for character in raw.trim().chars().filter(|character| !is_unsafe(*character)) {
+    for character in raw.chars().filter(|character| !is_unsafe(*character)) {
+        if kept.is_empty() && character.is_whitespace() {
+            continue;
+        }
         if kept.len() + character.len_utf8() > limit {
             break;
         }
@@ -54,6 +57,10 @@ mod tests {
         assert_eq!(label("\"\n{}", "id"), "\"{}");
         assert_eq!(label("a\u{202e}b\u{200f}c\u{0}d", "id"), "abcd");
         assert_eq!(text(" Käse 🧀 ", "-"), "Käse 🧀");
+        assert_eq!(
+            text("\u{200b} blank behind what is removed\u{0} \u{0}", "-"),
+            "blank behind what is removed"
+        );
     }
 
     #[test]

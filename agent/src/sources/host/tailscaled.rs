@@ -318,6 +318,8 @@ mod tests {
         assert_eq!(delay.advance(HashMap::from([(1, 1_000_000_000), (2, 2_000_000_000)])), Some(3.0));
         assert_eq!(delay.advance(HashMap::from([(1, 1_500_000_000)])), Some(3.5));
         assert_eq!(delay.advance(HashMap::from([(1, 1_500_000_000), (2, 250_000_000)])), Some(3.75));
+        let reused = HashMap::from([(1, 1_500_000_000), (2, 125_000_000)]);
+        assert_eq!(delay.advance(reused), Some(3.875), "less than before is another thread");
         assert_eq!(delay.advance(HashMap::new()), None);
     }
 

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use super::client::get_json;
+use super::api::Notify;
+use super::client::{Lines, LocalApiError, get_json};
 use super::convert::Report;
 use super::fake::{ONE_PEER, Reply, Tailscaled, bus_line, healthy, initial_line, json};
 use super::{BUS, STATUS, TailscaleConfig, run};
@@ -256,6 +257,23 @@ fn a_bus_that_does_not_work_leaves_polling_and_is_not_hammered() {
             assert!(tries >= 2 && tries <= 2 * waits, "{tries} connections in {waits} waits");
         });
     }
+}
+
+#[test]
+fn a_line_without_end_is_not_held_in_memory() {
+    on_runtime(|directory| async move {
+        let sent = Rc::new(RefCell::new(0));
+        let flood = Reply::Flood(100 << 20, Rc::clone(&sent));
+        let _tailscaled = Tailscaled::start(&directory, move |_| flood.clone());
+        let config = config(&directory);
+        let mut lines = Lines::open(&config, BUS, "").await.unwrap();
+        let error = lines.next::<Notify>(true).await.unwrap_err();
+        assert!(
+            matches!(error, LocalApiError::TooLong { limit, .. } if limit == config.line_limit),
+            "{error}"
+        );
+        assert!(*sent.borrow() < 50 << 20);
+    });
 }
 
 #[test]
