@@ -4,7 +4,7 @@
 use crate::histogram::Histogram;
 
 /// Changes with any change below; part of the pin directory's name.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Traffic that no known peer accounts for.
 pub const UNATTRIBUTED: u32 = 0;
@@ -132,8 +132,8 @@ pub struct Control {
     pub has_prefixes_v4: u32,
     /// Non-zero while [`maps::PREFIXES_V6`] holds anything.
     pub has_prefixes_v6: u32,
-    /// Zero; keeps the row a multiple of 8.
-    pub reserved: u32,
+    /// Another number after every change of a `ROUTES_*` map: classes found before it are looked up anew.
+    pub routes_generation: u32,
 }
 
 /// One connection as seen from the tunnel. The peer's side is `peer_*`, whoever opened it.

@@ -61,18 +61,50 @@ impl Source for &[u8] {
     }
 }
 
-/// IPv4 address, network order; aligned, as the BPF stack demands of what is accessed as a word.
-#[repr(C, align(4))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct V4(pub [u8; 4]);
+/// IPv4 address in network order, as a word: what BPF may load, store and compare at once.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct V4(u32);
 
-/// IPv6 address, network order.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct V6(pub [u8; 16]);
+impl V4 {
+    /// From the bytes of a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(bytes: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(bytes))
+    }
+
+    /// The word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u32 {
+        self.0
+    }
+}
+
+/// IPv6 address in network order, as two words.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct V6([u64; 2]);
+
+impl V6 {
+    /// From the bytes of a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(high: [u8; 8], low: [u8; 8]) -> Self {
+        Self([u64::from_ne_bytes(high), u64::from_ne_bytes(low)])
+    }
+
+    /// The words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u64; 2] {
+        self.0
+    }
+}
 
 /// What layer 4 is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// A complete TCP header.
     Tcp,
@@ -81,6 +113,7 @@ pub enum Transport {
     /// A fragment other than the first: it carries no layer 4 header.
     Fragment,
     /// Anything else, or a header cut off by fragmentation.
+    #[default]
     Other,
     /// The packet ends within a header that it announces, or the header states a length that cannot be.
     Truncated,
@@ -133,7 +166,7 @@ impl Layer4 {
 }
 
 /// A packet of one address family, [`V4`] or [`V6`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet<Address> {
     /// Sender.
     pub source: Address,
@@ -200,8 +233,8 @@ pub fn parse_v4<S: Source>(source: &S) -> Option<Packet<V4>> {
         parse_transport_at(source, protocol, header, more)
     };
     Some(Packet {
-        source: V4([s0, s1, s2, s3]),
-        destination: V4([d0, d1, d2, d3]),
+        source: V4::new([s0, s1, s2, s3]),
+        destination: V4::new([d0, d1, d2, d3]),
         transport,
         tcp,
         headers,
@@ -220,8 +253,8 @@ pub fn parse_v6<S: Source>(source: &S) -> Option<Packet<V6>> {
         parse_transport::<S, 40>(source, next, false)
     };
     Some(Packet {
-        source: V6(part(&bytes, 8)),
-        destination: V6(part(&bytes, 24)),
+        source: V6::new(part(&bytes, 8), part(&bytes, 16)),
+        destination: V6::new(part(&bytes, 24), part(&bytes, 32)),
         transport,
         tcp,
         headers,
@@ -230,9 +263,9 @@ pub fn parse_v6<S: Source>(source: &S) -> Option<Packet<V6>> {
 }
 
 #[inline(always)]
-fn part(bytes: &[u8; 40], start: usize) -> [u8; 16] {
-    let mut part = [0; 16];
-    part.copy_from_slice(&bytes[start..start + 16]);
+fn part(bytes: &[u8; 40], start: usize) -> [u8; 8] {
+    let mut part = [0; 8];
+    part.copy_from_slice(&bytes[start..start + 8]);
     part
 }
 

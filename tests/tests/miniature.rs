@@ -1,7 +1,7 @@
 //! The miniature tailnet does what it promises.
 
+use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4};
 use tailgauge_testbed::needs;
-use tailgauge_testbed::tailnet::{MiniatureTailnet, Options, WEB_V4};
 use tailgauge_testbed::traffic::{self, Ping};
 
 #[test]

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod run;
 mod setup;
+mod tailnet;
 mod test;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ enum Command {
     Test(test::Arguments),
     /// Prints what the agent costs, as ratios to a baseline of the same run
     Bench(bench::Arguments),
+    /// Brings up a real tailnet (tailscaled and headscale from PATH) in network namespaces, until Ctrl-C
+    Tailnet(tailnet::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Tailnet(arguments) => tailnet::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

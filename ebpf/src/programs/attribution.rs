@@ -5,9 +5,10 @@ use core::ptr::addr_of;
 use aya_ebpf::maps::{HashMap, LpmTrie, lpm_trie::Key};
 use tailgauge_ebpf::{
     layout::{CLASS_EXIT, Control, TRANSMIT, UNATTRIBUTED},
-    packet::{Packet, V4, V6},
+    packet::{Packet, Source, V4, V6, parse_v4, parse_v6},
 };
 
+use super::classes;
 use super::maps::{CONTROL, PEERS_V4, PEERS_V6, PREFIXES_V4, PREFIXES_V6, ROUTES_V4, ROUTES_V6, SLOTS};
 
 /// Owner and class of a packet.
@@ -20,11 +21,16 @@ pub(super) struct Owner {
 }
 
 /// Tables of an address family.
-pub(super) trait Family: Copy + Sized + 'static {
+pub(super) trait Family: Copy + Default + 'static {
     /// The address as bytes.
     type Bytes: 'static;
     /// Length of an address.
     const BITS: u32;
+    fn parse<S: Source>(source: &S) -> Option<Packet<Self>>;
+    /// As IPv6, IPv4-mapped.
+    fn mapped(self) -> [u64; 2];
+    /// As a number for hashing.
+    fn fold(self) -> u64;
     fn peers() -> &'static HashMap<Self, u32>;
     /// The peers' prefixes, if there are any.
     fn prefixes(control: &Control) -> Option<&'static LpmTrie<Self::Bytes, u32>>;
@@ -35,6 +41,23 @@ pub(super) trait Family: Copy + Sized + 'static {
 impl Family for V4 {
     type Bytes = [u8; 4];
     const BITS: u32 = 32;
+
+    #[inline(always)]
+    fn parse<S: Source>(source: &S) -> Option<Packet<Self>> {
+        parse_v4(source)
+    }
+
+    #[inline(always)]
+    fn mapped(self) -> [u64; 2] {
+        let [a, b, c, d] = self.word().to_ne_bytes();
+        // ::ffff:0:0/96 (RFC 4291, 2.5.5.2).
+        [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+    }
+
+    #[inline(always)]
+    fn fold(self) -> u64 {
+        u64::from(self.word())
+    }
 
     #[inline(always)]
     fn peers() -> &'static HashMap<Self, u32> {
@@ -55,6 +78,22 @@ impl Family for V4 {
 impl Family for V6 {
     type Bytes = [u8; 16];
     const BITS: u32 = 128;
+
+    #[inline(always)]
+    fn parse<S: Source>(source: &S) -> Option<Packet<Self>> {
+        parse_v6(source)
+    }
+
+    #[inline(always)]
+    fn mapped(self) -> [u64; 2] {
+        self.words()
+    }
+
+    #[inline(always)]
+    fn fold(self) -> u64 {
+        let [high, low] = self.words();
+        high.wrapping_mul(0xff51_afd7_ed55_8ccd) ^ low
+    }
 
     #[inline(always)]
     fn peers() -> &'static HashMap<Self, u32> {
@@ -111,9 +150,10 @@ fn slot<const DIRECTION: u32, A: Family>(control: &Control, peer: A) -> u32 {
 
 #[inline(always)]
 fn class<A: Family>(control: &Control, other: A) -> u32 {
-    A::routes(control)
-        .and_then(|routes| longest_prefix(routes, other))
-        .map_or(CLASS_EXIT, |class| (*class).min(CLASS_EXIT))
+    let Some(routes) = A::routes(control) else { return CLASS_EXIT };
+    classes::remembered(other.mapped(), control.routes_generation, || {
+        longest_prefix(routes, other).map_or(CLASS_EXIT, |class| (*class).min(CLASS_EXIT))
+    })
 }
 
 #[inline(always)]

@@ -2,10 +2,15 @@
 
 mod atomic;
 mod attribution;
+mod classes;
+mod connection;
 mod counting;
+mod filter;
+mod handshake;
 mod histogram;
 mod maps;
 mod skb;
+mod tcp;
 mod tunnel;
 mod tunnel_egress;
 mod tunnel_ingress;

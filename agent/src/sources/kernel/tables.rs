@@ -135,6 +135,8 @@ pub(super) struct Tables {
     exit_node_slot: u32,
     refused_peers: u64,
     refused_routes: u64,
+    /// Changes of the routes so far.
+    routes_generation: u32,
     errors: u64,
 }
 
@@ -151,6 +153,7 @@ impl Tables {
             exit_node_slot: 0,
             refused_peers: 0,
             refused_routes: 0,
+            routes_generation: 0,
             errors: 0,
         })
     }
@@ -165,8 +168,12 @@ impl Tables {
     }
 
     pub(super) fn install_routes(&mut self, keys: RouteKeys) {
-        self.errors += self.routes_v4.install(keys.v4) + self.routes_v6.install(keys.v6);
         self.refused_routes = keys.refused;
+        if self.routes_v4.installed == keys.v4 && self.routes_v6.installed == keys.v6 {
+            return;
+        }
+        self.errors += self.routes_v4.install(keys.v4) + self.routes_v6.install(keys.v6);
+        self.routes_generation = self.routes_generation.wrapping_add(1);
     }
 
     /// The settings that go with what is installed.
@@ -178,7 +185,7 @@ impl Tables {
             has_routes_v6: any(self.routes_v6.installed.is_empty()),
             has_prefixes_v4: any(self.prefixes_v4.installed.is_empty()),
             has_prefixes_v6: any(self.prefixes_v6.installed.is_empty()),
-            reserved: 0,
+            routes_generation: self.routes_generation,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use tailgauge_testbed::tailnet::{MiniatureTailnet, Options, WEB_V4};
+//! use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4};
 //! use tailgauge_testbed::{link::Conditions, traffic};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,6 +16,7 @@
 
 mod changes;
 mod topology;
+mod view;
 
 use std::collections::BTreeMap;
 use std::io;
