@@ -26,6 +26,12 @@ impl Listeners {
         Self { fixed, wanted, complained: BTreeSet::new() }
     }
 
+    /// The addresses that it should be on now.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<SocketAddr> {
+        self.wanted.iter().copied().collect()
+    }
+
     /// Takes over this node's Tailscale addresses; without effect when the command line said where to listen.
     pub fn follow<S: Site>(&mut self, own: &[IpAddr], server: &Server<S>) {
         if self.fixed {

@@ -12,8 +12,8 @@ use tailgauge_testbed::proof::device::Device;
 use tailgauge_testbed::proof::iperf::Server;
 use tailgauge_testbed::proof::totals::{Counted, TUNNEL, compare};
 use tailgauge_testbed::proof::{Outcome, scraped};
-use tailgauge_testbed::real::{Path, Programs, RealTailnet, Role};
-use tailgauge_testbed::tailnet::{INTERNET_V4, INTERNET_V6, SUBNET_V4, Tailnet};
+use tailgauge_testbed::real::{INTERNET_V4, INTERNET_V6, Path, Programs, RealTailnet, Role, SUBNET_V4};
+use tailgauge_testbed::tailnet::Tailnet;
 
 /// How the agent calls a path on this tailnet, whose underlay is IPv4.
 fn label(path: Path) -> &'static str {
@@ -63,8 +63,8 @@ fn totals_on(tailnet: &RealTailnet, agent: &mut Agent<'_>, path: Path) -> Outcom
     let server = Server::start(tailnet.server(), INTERNET_V4.into(), folder.path())?;
     // DERP drops what its queue of 32 packets cannot hold, so it is not pushed.
     let size = if path == Path::Derp { "10M" } else { "200M" };
-    let up = server.run(client, &["--bytes", size])?;
-    let down = server.run(client, &["--bytes", size, "--reverse"])?;
+    let up = server.run(&client, &["--bytes", size])?;
+    let down = server.run(&client, &["--bytes", size, "--reverse"])?;
     let device = Device::at_rest(exit.namespace, TUNNEL)?.since(device);
     let after = agent.scrape()?;
 
@@ -106,7 +106,7 @@ fn classes(tailnet: &RealTailnet, agent: &Agent<'_>) -> Outcome {
     for (namespace, address, class) in cases {
         let server = Server::start(namespace, address, folder.path())?;
         let before = agent.scrape()?;
-        let moved = server.run(client, &["--bytes", "5M"])?.received_bytes as f64;
+        let moved = server.run(&client, &["--bytes", "5M"])?.received_bytes as f64;
         let after = agent.scrape()?;
         for other in ["local", "subnet", "exit"] {
             let counted = peer_bytes(&after, &peer, other)[0] - peer_bytes(&before, &peer, other)[0];

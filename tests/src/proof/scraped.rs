@@ -8,7 +8,7 @@ use crate::prometheus::{Prometheus, check_metrics};
 use crate::proof::Outcome;
 use crate::proof::iperf::Server;
 use crate::proof::totals::Counted;
-use crate::tailnet::{INTERNET_V4, Tailnet};
+use crate::tailnet::Tailnet;
 
 /// Scrapes the agent every second while a client receives and sends for `seconds` each, and asks Prometheus whether
 /// every scrape succeeded, whether names join and whether its totals are the agent's.
@@ -18,11 +18,12 @@ use crate::tailnet::{INTERNET_V4, Tailnet};
 pub fn by_prometheus(tailnet: &impl Tailnet, agent: &Agent<'_>, seconds: u32) -> Outcome {
     check_metrics(&agent.get("/metrics")?.text())?;
     let exit = tailnet.exit_node();
-    let client = *tailnet.clients().first().ok_or("the tailnet has no client")?;
+    let clients = tailnet.clients();
+    let client = clients.first().ok_or("the tailnet has no client")?;
     let folder = tempfile::tempdir()?;
     let prometheus = Prometheus::start(exit.namespace, &[ADDRESS])?;
 
-    let server = Server::start(tailnet.server(), INTERNET_V4.into(), folder.path())?;
+    let server = Server::start(tailnet.server(), tailnet.server_addresses().internet_v4, folder.path())?;
     let time = seconds.to_string();
     let up = server.run(client, &["--bitrate", "50M", "--time", &time])?;
     let down = server.run(client, &["--bitrate", "50M", "--time", &time, "--reverse"])?;

@@ -21,12 +21,12 @@ use crate::process::{CommandError, Timeout, wait_every};
 use crate::tailnet::{Node, ServerAddresses, Tailnet};
 use control::Control;
 use daemon::Daemon;
-use topology::{INTERNET_V4, INTERNET_V6, SUBNET_V4, Topology};
+use topology::Topology;
 
 pub use daemon::{PeerStatus, Status};
 pub use path::Path;
 pub use programs::{MissingPrograms, PROGRAMS_FOLDER, Programs};
-pub use topology::Role;
+pub use topology::{INTERNET_V4, INTERNET_V6, Role, SUBNET_V4};
 
 /// Routes that the exit node advertises and the control server approves.
 pub const ROUTES: [&str; 3] = ["0.0.0.0/0", "::/0", "192.0.2.0/24"];

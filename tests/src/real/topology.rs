@@ -12,11 +12,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::netns::{Namespace, NamespaceError, link, unique_prefix};
 
 /// The server on the internet.
-pub(super) const INTERNET_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+pub const INTERNET_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// The same for IPv6.
-pub(super) const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2);
+pub const INTERNET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2);
 /// The server in the subnet that the exit node advertises, 192.0.2.0/24.
-pub(super) const SUBNET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub const SUBNET_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// Where control server, DERP and STUN listen.
 pub const CORE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);

@@ -167,6 +167,7 @@ impl Tables {
         self.refused_peers = keys.refused;
     }
 
+    /// The programs forget the classes they know when [`Self::control`] is stored after a change.
     pub(super) fn install_routes(&mut self, keys: RouteKeys) {
         self.refused_routes = keys.refused;
         if self.routes_v4.installed == keys.v4 && self.routes_v6.installed == keys.v6 {
