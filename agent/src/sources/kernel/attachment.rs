@@ -118,18 +118,19 @@ impl Attachment {
         if !first && self.ledger.counting() {
             return Ok(());
         }
-        let before = means.counted()?;
+        let before =
+            Reading { device: link.counters.unwrap_or_default(), counted: means.counted()?, steady: true };
         if !self.hooks.attach(means.object, &self.name) {
             self.ifindex = Some(link.index);
             return Ok(());
         }
         self.ifindex = Some(link.index);
         self.attachments += 1;
-        let baseline = Baseline::find(before, || {
+        let baseline = Baseline::find(&before, || {
             let earlier = means.counted()?;
-            let device = means.counters(link.index)?.unwrap_or_default();
+            let Some(device) = means.counters(link.index)? else { return Ok(None) };
             let counted = means.counted()?;
-            Ok::<_, KernelError>(Reading { device, counted, steady: earlier == counted })
+            Ok::<_, KernelError>(Some(Reading { device, counted, steady: earlier == counted }))
         })?;
         self.ledger.begin(self.hooks.attached(), baseline);
         Ok(())

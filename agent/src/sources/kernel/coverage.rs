@@ -72,25 +72,25 @@ pub(super) struct Reading {
 pub(super) struct Baseline([Side; 2]);
 
 impl Baseline {
-    /// Finds the starting point of freshly attached hooks. `before` is what the programs had counted when they
-    /// were attached.
+    /// Finds the starting point of freshly attached hooks. `before` is what the programs and the device had
+    /// counted when they were about to be attached; it has to do when the device vanishes meanwhile.
     ///
     /// A packet passes the hook before the device counts it. So in a steady reading device − counted is never
     /// above the true starting point, and below it only by the packets that are between the two: the largest of
     /// several is nearest. Two equal readings say that nothing is under way, and end the search.
     pub(super) fn find<E>(
-        before: [Counted; 2],
-        mut read: impl FnMut() -> Result<Reading, E>,
+        before: &Reading,
+        mut read: impl FnMut() -> Result<Option<Reading>, E>,
     ) -> Result<Self, E> {
-        let mut previous = read()?;
-        let mut best = (previous.steady, Self::of(before, &previous));
+        let Some(mut previous) = read()? else { return Ok(Self(Side::both(&before.device))) };
+        let mut best = (previous.steady, Self::of(&before.counted, &previous));
         if previous.device == DeviceCounters::default() {
             return Ok(best.1);
         }
         for _ in 1..TRIES {
             sleep(PAUSE);
-            let reading = read()?;
-            let candidate = Self::of(before, &reading);
+            let Some(reading) = read()? else { break };
+            let candidate = Self::of(&before.counted, &reading);
             best = match (best.0, reading.steady) {
                 (false, true) => (true, candidate),
                 (true, false) => best,
@@ -104,7 +104,7 @@ impl Baseline {
         Ok(best.1)
     }
 
-    fn of(before: [Counted; 2], reading: &Reading) -> Self {
+    fn of(before: &[Counted; 2], reading: &Reading) -> Self {
         let sides = Side::both(&reading.device);
         Self([RECEIVE, TRANSMIT].map(|direction| {
             let direction = direction as usize;
@@ -243,10 +243,11 @@ mod tests {
         [receive, transmit].map(|skbs| Counted { skbs, bytes: skbs * 100 })
     }
 
-    fn find(before: [Counted; 2], readings: &[Reading]) -> (Baseline, usize) {
+    fn find(counted: [Counted; 2], readings: &[Reading]) -> (Baseline, usize) {
+        let before = Reading { device: device(40, 0, 0), counted, steady: true };
         let mut index = 0;
-        let baseline = Baseline::find(before, || {
-            let reading = readings[index.min(readings.len() - 1)];
+        let baseline = Baseline::find(&before, || {
+            let reading = readings.get(index.min(readings.len().saturating_sub(1))).copied();
             index += 1;
             Ok::<_, Infallible>(reading)
         });
@@ -282,6 +283,12 @@ mod tests {
         let (baseline, tries) = find(counted(0, 0), &[under_way, arrived, arrived]);
         assert_eq!(tries, 3);
         assert_eq!(baseline.0[0].packets, 1000);
+    }
+
+    #[test]
+    fn a_device_that_vanishes_at_once_starts_where_it_was_before() {
+        let (baseline, _) = find(counted(0, 0), &[]);
+        assert_eq!(baseline.0[0].packets, 40);
     }
 
     #[test]
