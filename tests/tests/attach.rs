@@ -1,6 +1,7 @@
 //! The kernel source on real TUN devices: attaching, following, counting, retiring.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +13,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use tailgauge::model::kernel::{HookMode, Kernel};
 use tailgauge::model::slots::SlotTable;
 use tailgauge::model::tailnet::{Peer, Tailnet};
-use tailgauge::sources::kernel::{AttachMode, DeviceWatch, KernelConfig, KernelError, KernelSource};
+use tailgauge::sources::kernel::{AttachMode, DeviceWatch, KernelConfig, KernelError, KernelSource, probe};
 use tailgauge_ebpf::layout::{CLASS_EXIT, CLASS_LOCAL, CLASS_SUBNET, RECEIVE, TRANSMIT, globals, programs};
 use tailgauge_testbed::netns::{Namespace, unique_prefix};
 use tailgauge_testbed::offload::vnet::VNET_HEADER_LEN;
@@ -269,8 +270,8 @@ fn follow(
 }
 
 #[test]
-fn a_recreated_device_is_attached_before_its_first_packet() {
-    let Some(namespace) = namespace("a_recreated_device_is_attached_before_its_first_packet") else { return };
+fn a_recreated_device_is_attached_before_it_comes_up() {
+    let Some(namespace) = namespace("a_recreated_device_is_attached_before_it_comes_up") else { return };
     let frame = frame(PEER, HOST);
     for mode in [AttachMode::Tcx, AttachMode::Clsact] {
         let mut tun = Some(device(&namespace));
@@ -279,16 +280,48 @@ fn a_recreated_device_is_attached_before_its_first_packet() {
                 write(tun.as_ref().unwrap(), &frame, 10);
                 drain(tun.as_ref().unwrap());
                 drop(tun.take());
-                tun = Some(Tun::create(&namespace, DEVICE).unwrap());
+                let new = Tun::create(&namespace, DEVICE).unwrap();
+                wait_until("the hooks on the new device", DEADLINE, || {
+                    hooks_on(&namespace, DEVICE) + filters_on(&namespace) == 2
+                })
+                .unwrap();
                 bring_up(&namespace);
-                write(tun.as_ref().unwrap(), &frame, 10);
-                drain(tun.as_ref().unwrap());
+                write(&new, &frame, 10);
+                drain(&new);
+                tun = Some(new);
             }
         });
         assert_eq!(kernel.reattached_total, 3);
         assert_eq!(kernel.slots[1].direction[0].skbs, 60);
         assert_covered(&kernel);
     }
+}
+
+#[test]
+fn devices_that_come_and_go_faster_than_they_can_be_followed_are_still_accounted_for() {
+    let Some(namespace) =
+        namespace("devices_that_come_and_go_faster_than_they_can_be_followed_are_still_accounted_for")
+    else {
+        return;
+    };
+    let mut tun = None;
+    let kernel = follow(&namespace, &config(AttachMode::Auto), &tailnet(&[("a", PEER)]), || {
+        for _ in 0..20 {
+            let new = device(&namespace);
+            write(&new, &frame(PEER, Ipv4Addr::new(192, 0, 2, 1)), 10);
+            drop(new);
+        }
+        tun = Some(device(&namespace));
+        write(tun.as_ref().unwrap(), &frame(PEER, Ipv4Addr::new(192, 0, 2, 1)), 10);
+    });
+    assert_eq!(modes(&kernel), [HookMode::Tcx; 2]);
+    let coverage = kernel.coverage.unwrap();
+    assert!(coverage.counted_skbs[0] <= 210);
+    assert_eq!(coverage.counted_skbs[0], coverage.device.receive_packets);
+}
+
+fn filters_on(namespace: &Namespace) -> usize {
+    count_filters(namespace, "ingress") + count_filters(namespace, "egress")
 }
 
 #[test]
@@ -307,7 +340,9 @@ fn a_missing_device_is_awaited_and_attached_when_it_comes() {
         })
         .unwrap();
     let kernel = follow(&namespace, &config(AttachMode::Auto), &tailnet(&[("a", PEER)]), || {
-        let device = device(&namespace);
+        let device = Tun::create(&namespace, DEVICE).unwrap();
+        wait_until("the hooks", DEADLINE, || hooks_on(&namespace, DEVICE) == 2).unwrap();
+        bring_up(&namespace);
         write(&device, &frame(PEER, HOST), 7);
         drain(&device);
         tun = Some(device);
@@ -456,20 +491,35 @@ fn classes_follow_the_addresses_of_the_host_and_the_advertised_routes() {
     else {
         return;
     };
-    let tun = Some(device(&namespace));
+    let tun = device(&namespace);
     let mut tailnet = tailnet(&[("a", PEER)]);
     tailnet.own_routes = vec!["192.168.7.0/24".parse().unwrap()];
     let lan = Ipv4Addr::new(192, 168, 7, 1);
-    let kernel = follow(&namespace, &config(AttachMode::Auto), &tailnet, || {
-        let tun = tun.as_ref().unwrap();
-        write(tun, &frame(PEER, HOST), 1);
-        write(tun, &frame(PEER, lan), 2);
-        write(tun, &frame(PEER, Ipv4Addr::new(198, 51, 100, 1)), 3);
-        namespace.ip(&["addr", "add", "192.168.7.1/32", "dev", "lo"]).unwrap();
-        // The new address is known once its packets are local.
-        thread::sleep(Duration::from_millis(50));
-        write(tun, &frame(PEER, lan), 4);
-    });
+    let kernel = namespace
+        .run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut watch = DeviceWatch::open().unwrap();
+                let mut source = KernelSource::load(&config(AttachMode::Auto)).unwrap();
+                let (mut slots, mut kernel) = (SlotTable::new(source.slots()), Kernel::default());
+                sync(&mut source, &mut slots, &tailnet);
+                write(&tun, &frame(PEER, HOST), 1);
+                write(&tun, &frame(PEER, lan), 2);
+                write(&tun, &frame(PEER, Ipv4Addr::new(198, 51, 100, 1)), 3);
+                read(&mut source, &mut kernel);
+                let generation = kernel.control.routes_generation;
+                namespace.ip(&["addr", "add", "192.168.7.1/32", "dev", "lo"]).unwrap();
+                while kernel.control.routes_generation == generation {
+                    let event = tokio::time::timeout(DEADLINE, watch.next()).await.unwrap();
+                    source.handle(&event);
+                    read(&mut source, &mut kernel);
+                }
+                write(&tun, &frame(PEER, lan), 4);
+                read(&mut source, &mut kernel);
+                kernel
+            })
+        })
+        .unwrap();
     let wire = kernel.slots[1].direction[0].wire;
     let packets = [CLASS_LOCAL, CLASS_SUBNET, CLASS_EXIT].map(|class| wire[class as usize].packets);
     assert_eq!(packets, [1 + 4, 2, 3]);
@@ -551,4 +601,59 @@ fn a_hundred_thousand_routes_are_installed_and_removed() {
             assert_eq!(kernel.control.has_prefixes_v4, 0);
         })
         .unwrap();
+}
+
+#[test]
+fn a_syn_that_nobody_answers_is_counted_once() {
+    let Some(namespace) = namespace("a_syn_that_nobody_answers_is_counted_once") else { return };
+    let _tun = device(&namespace);
+    namespace
+        .run(|| {
+            let timeout = Duration::from_millis(300);
+            let mut source =
+                KernelSource::load(&KernelConfig { handshake_timeout: timeout, ..config(AttachMode::Auto) })
+                    .unwrap();
+            let (mut slots, mut kernel) = (SlotTable::new(source.slots()), Kernel::default());
+            sync(&mut source, &mut slots, &tailnet(&[("a", PEER)]));
+            let started = Instant::now();
+            let address = (PEER, 80).into();
+            assert!(TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err());
+            let timed_out = |kernel: &Kernel| {
+                kernel.tcp.iter().find(|(slot, _)| *slot == 1).map_or([0; 2], |(_, tcp)| tcp.timed_out)
+            };
+            let in_flight = |kernel: &Kernel| {
+                kernel.maps.iter().find(|map| map.name == "HANDSHAKES").map(|map| map.entries)
+            };
+            source.sweep();
+            read(&mut source, &mut kernel);
+            assert_eq!(in_flight(&kernel), Some(1));
+            if started.elapsed() < timeout {
+                assert_eq!(timed_out(&kernel), [0, 0]);
+            }
+            wait_until("the handshake to time out", DEADLINE, || {
+                source.sweep();
+                read(&mut source, &mut kernel);
+                timed_out(&kernel) != [0, 0]
+            })
+            .unwrap();
+            assert!(started.elapsed() >= timeout);
+            source.sweep();
+            read(&mut source, &mut kernel);
+            assert_eq!(timed_out(&kernel), [0, 1], "by this host, once");
+        })
+        .unwrap();
+}
+
+#[test]
+fn the_check_tries_both_modes_and_leaves_nothing_behind() {
+    let Some(namespace) = namespace("the_check_tries_both_modes_and_leaves_nothing_behind") else { return };
+    let before = namespace.ip(&["link", "show"]).unwrap();
+    namespace
+        .run(|| {
+            for mode in [AttachMode::Tcx, AttachMode::Clsact] {
+                assert_eq!(probe::attach(mode).unwrap(), Ok(()), "{mode:?}");
+            }
+        })
+        .unwrap();
+    assert_eq!(namespace.ip(&["link", "show"]).unwrap(), before);
 }

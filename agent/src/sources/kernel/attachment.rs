@@ -63,22 +63,23 @@ impl Attachment {
 
     /// Acts on a change that concerns the device.
     pub(super) fn handle(&mut self, change: &Change, means: &mut Means<'_>) -> Result<(), KernelError> {
-        match change {
-            Change::LinkGone(link) if self.ifindex == Some(link.index) => {
-                self.leave(link.counters);
-                self.follow(means)
-            }
-            Change::Link(link) if self.ifindex == Some(link.index) => {
-                // A device goes down before it goes: this may be its last word, if its successor comes first.
-                if let Some(counters) = link.counters {
-                    self.ledger.observe(counters);
-                }
-                self.follow(means)
-            }
-            Change::Link(link) if link.name == self.name => self.follow(means),
-            Change::Resync => self.follow(means),
-            _ => Ok(()),
+        let (link, gone) = match change {
+            Change::Link(link) => (link, false),
+            Change::LinkGone(link) => (link, true),
+            Change::Resync => return self.follow(means),
+            Change::Addresses => return Ok(()),
+        };
+        // Messages are older than what is found by looking: a device may be left before its last word comes.
+        if self.ledger.settle(link.index, link.counters, gone) {
+            return Ok(());
         }
+        if self.ifindex != Some(link.index) {
+            return if link.name == self.name && !gone { self.follow(means) } else { Ok(()) };
+        }
+        if gone {
+            self.leave(link.counters);
+        }
+        self.follow(means)
     }
 
     /// Sees to it that the hooks are on the device that bears the name now, whatever happened before.
@@ -88,7 +89,7 @@ impl Attachment {
             if let Some(index) = self.ifindex
                 && link.as_ref().is_none_or(|link| link.index != index)
             {
-                // Renamed, moved away, or gone unseen.
+                // Renamed, or gone: then there is nothing to read.
                 let last = means.counters(index).ok().flatten();
                 self.leave(last);
             }
@@ -117,32 +118,29 @@ impl Attachment {
         if !first && self.ledger.counting() {
             return Ok(());
         }
-        let before = means.counted()?;
+        let before =
+            Reading { device: link.counters.unwrap_or_default(), counted: means.counted()?, steady: true };
         if !self.hooks.attach(means.object, &self.name) {
             self.ifindex = Some(link.index);
             return Ok(());
         }
         self.ifindex = Some(link.index);
         self.attachments += 1;
-        let baseline = Baseline::find(before, || {
+        let baseline = Baseline::find(&before, || {
             let earlier = means.counted()?;
-            let device = means.counters(link.index)?.unwrap_or_default();
+            let Some(device) = means.counters(link.index)? else { return Ok(None) };
             let counted = means.counted()?;
-            Ok::<_, KernelError>(Reading { device, counted, steady: earlier == counted })
+            Ok::<_, KernelError>(Some(Reading { device, counted, steady: earlier == counted }))
         })?;
         self.ledger.begin(self.hooks.attached(), baseline);
         Ok(())
     }
 
     fn leave(&mut self, last: Option<DeviceCounters>) {
-        tracing::info!(
-            device = self.name,
-            ifindex = self.ifindex,
-            "device is gone; waiting for the next one"
-        );
-        self.ledger.finish(last);
+        let Some(index) = self.ifindex.take() else { return };
+        tracing::info!(device = self.name, ifindex = index, "left the device; waiting for the next one");
+        self.ledger.finish(index, last);
         self.hooks.detach(&awaited(&self.name));
-        self.ifindex = None;
     }
 
     /// Reads the device's counters; before the programs', so that a ratio below one is never an artefact.

@@ -72,25 +72,25 @@ pub(super) struct Reading {
 pub(super) struct Baseline([Side; 2]);
 
 impl Baseline {
-    /// Finds the starting point of freshly attached hooks. `before` is what the programs had counted when they
-    /// were attached.
+    /// Finds the starting point of freshly attached hooks. `before` is what the programs and the device had
+    /// counted when they were about to be attached; it has to do when the device vanishes meanwhile.
     ///
     /// A packet passes the hook before the device counts it. So in a steady reading device − counted is never
     /// above the true starting point, and below it only by the packets that are between the two: the largest of
     /// several is nearest. Two equal readings say that nothing is under way, and end the search.
     pub(super) fn find<E>(
-        before: [Counted; 2],
-        mut read: impl FnMut() -> Result<Reading, E>,
+        before: &Reading,
+        mut read: impl FnMut() -> Result<Option<Reading>, E>,
     ) -> Result<Self, E> {
-        let mut previous = read()?;
-        let mut best = (previous.steady, Self::of(before, &previous));
+        let Some(mut previous) = read()? else { return Ok(Self(Side::both(&before.device))) };
+        let mut best = (previous.steady, Self::of(&before.counted, &previous));
         if previous.device == DeviceCounters::default() {
             return Ok(best.1);
         }
         for _ in 1..TRIES {
             sleep(PAUSE);
-            let reading = read()?;
-            let candidate = Self::of(before, &reading);
+            let Some(reading) = read()? else { break };
+            let candidate = Self::of(&before.counted, &reading);
             best = match (best.0, reading.steady) {
                 (false, true) => (true, candidate),
                 (true, false) => best,
@@ -104,7 +104,7 @@ impl Baseline {
         Ok(best.1)
     }
 
-    fn of(before: [Counted; 2], reading: &Reading) -> Self {
+    fn of(before: &[Counted; 2], reading: &Reading) -> Self {
         let sides = Side::both(&reading.device);
         Self([RECEIVE, TRANSMIT].map(|direction| {
             let direction = direction as usize;
@@ -130,50 +130,84 @@ impl Baseline {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     finished: [Side; 2],
-    /// Starting point on the current device, for directions whose hook is attached.
-    current: [Option<Side>; 2],
-    /// Last reading of the current device.
+    current: Period,
+    /// Devices that were gone before their final counters were known: those come with a later message.
+    vanished: Vec<(u32, Period)>,
+}
+
+/// A device's time under the hooks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Period {
+    /// Starting point, for directions whose hook is attached.
+    baseline: [Option<Side>; 2],
+    /// Last reading of the device.
     last: DeviceCounters,
+}
+
+impl Period {
+    fn counted(&self) -> [Side; 2] {
+        let sides = Side::both(&self.last);
+        [0, 1].map(|direction: usize| {
+            self.baseline[direction].map_or(Side::default(), |baseline| sides[direction].minus(baseline))
+        })
+    }
 }
 
 impl Ledger {
     /// The hooks of `directions` count from `baseline` on.
     pub(super) fn begin(&mut self, directions: [bool; 2], baseline: Baseline) {
-        for direction in [RECEIVE, TRANSMIT].map(|direction| direction as usize) {
-            self.current[direction] = directions[direction].then_some(baseline.0[direction]);
-        }
-        self.last = DeviceCounters::default();
+        let baseline = [0, 1].map(|direction: usize| directions[direction].then_some(baseline.0[direction]));
+        self.current = Period { baseline, last: DeviceCounters::default() };
     }
 
     /// Takes note of the current device's counters.
     pub(super) const fn observe(&mut self, device: DeviceCounters) {
-        self.last = device;
+        self.current.last = device;
     }
 
-    /// The hooks left the current device. Its last reading counts unless the final one is known.
-    pub(super) fn finish(&mut self, device: Option<DeviceCounters>) {
-        let sides = Side::both(&device.unwrap_or(self.last));
-        for direction in [RECEIVE, TRANSMIT].map(|direction| direction as usize) {
-            if let Some(baseline) = self.current[direction].take() {
-                let counted = sides[direction].minus(baseline);
-                self.finished[direction] = self.finished[direction].plus(counted);
-            }
+    /// The hooks left the device with this index. Without `last` it is gone, and counts as last read until
+    /// [`Self::settle`] knows better.
+    pub(super) fn finish(&mut self, index: u32, last: Option<DeviceCounters>) {
+        let mut period = std::mem::take(&mut self.current);
+        period.last = last.unwrap_or(period.last);
+        if last.is_none() {
+            self.vanished.push((index, period));
+        } else {
+            self.close(&period);
         }
+    }
+
+    /// Counters of a device that vanished came after all. `gone` when they are final; false when it is not one
+    /// of these.
+    pub(super) fn settle(&mut self, index: u32, device: Option<DeviceCounters>, gone: bool) -> bool {
+        let Some(position) = self.vanished.iter().position(|(vanished, _)| *vanished == index) else {
+            return false;
+        };
+        if let Some(device) = device {
+            self.vanished[position].1.last = device;
+        }
+        if gone {
+            let (_, period) = self.vanished.remove(position);
+            self.close(&period);
+        }
+        true
+    }
+
+    fn close(&mut self, period: &Period) {
+        let counted = period.counted();
+        self.finished = [0, 1].map(|direction: usize| self.finished[direction].plus(counted[direction]));
     }
 
     /// Whether any hook counts at present.
     pub(super) fn counting(&self) -> bool {
-        self.current.iter().any(Option::is_some)
+        self.current.baseline.iter().any(Option::is_some)
     }
 
     /// What the devices counted under the hooks beside what the programs did.
     pub(super) fn coverage(&self, counted: [Counted; 2]) -> Coverage {
-        let sides = Side::both(&self.last);
-        let [receive, transmit] = [RECEIVE, TRANSMIT].map(|direction| {
-            let direction = direction as usize;
-            let running =
-                self.current[direction].map_or(Side::default(), |baseline| sides[direction].minus(baseline));
-            self.finished[direction].plus(running)
+        let periods = self.vanished.iter().map(|(_, period)| period).chain([&self.current]);
+        let [receive, transmit] = periods.map(Period::counted).fold(self.finished, |sum, counted| {
+            [0, 1].map(|direction: usize| sum[direction].plus(counted[direction]))
         });
         Coverage {
             counted_skbs: counted.map(|counted| counted.skbs),
@@ -209,10 +243,11 @@ mod tests {
         [receive, transmit].map(|skbs| Counted { skbs, bytes: skbs * 100 })
     }
 
-    fn find(before: [Counted; 2], readings: &[Reading]) -> (Baseline, usize) {
+    fn find(counted: [Counted; 2], readings: &[Reading]) -> (Baseline, usize) {
+        let before = Reading { device: device(40, 0, 0), counted, steady: true };
         let mut index = 0;
-        let baseline = Baseline::find(before, || {
-            let reading = readings[index.min(readings.len() - 1)];
+        let baseline = Baseline::find(&before, || {
+            let reading = readings.get(index.min(readings.len().saturating_sub(1))).copied();
             index += 1;
             Ok::<_, Infallible>(reading)
         });
@@ -251,6 +286,12 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_vanishes_at_once_starts_where_it_was_before() {
+        let (baseline, _) = find(counted(0, 0), &[]);
+        assert_eq!(baseline.0[0].packets, 40);
+    }
+
+    #[test]
     fn the_search_ends_on_a_device_that_never_rests() {
         let readings: Vec<_> = (0..100)
             .map(|index| Reading {
@@ -271,7 +312,7 @@ mod tests {
         ledger.begin([true, true], Baseline(Side::both(&device(100, 100, 0))));
         ledger.observe(device(150, 120, 0));
         assert!(ledger.counting());
-        ledger.finish(Some(device(160, 130, 5)));
+        ledger.finish(2, Some(device(160, 130, 5)));
         assert!(!ledger.counting());
         assert_eq!(ledger.coverage(counted(60, 35)).device, device(60, 30, 5));
 
@@ -282,12 +323,20 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_vanished_unseen_counts_as_last_read() {
+    fn a_device_that_vanished_counts_as_last_read_until_its_final_counters_come() {
         let mut ledger = Ledger::default();
-        ledger.begin([true, true], Baseline::default());
+        ledger.begin([true, true], Baseline(Side::both(&device(5, 5, 0))));
         ledger.observe(device(10, 10, 0));
-        ledger.finish(None);
-        assert_eq!(ledger.coverage(counted(10, 10)).device, device(10, 10, 0));
+        ledger.finish(2, None);
+        assert_eq!(ledger.coverage(counted(5, 5)).device, device(5, 5, 0));
+        ledger.begin([true, true], Baseline::default());
+        ledger.observe(device(1, 1, 0));
+        assert!(!ledger.settle(9, Some(device(99, 99, 9)), true), "nobody knows that device");
+        assert!(ledger.settle(2, Some(device(12, 10, 0)), false));
+        assert_eq!(ledger.coverage(counted(8, 6)).device, device(8, 6, 0));
+        assert!(ledger.settle(2, Some(device(15, 10, 2)), true));
+        assert!(!ledger.settle(2, Some(device(0, 0, 0)), true), "once is enough");
+        assert_eq!(ledger.coverage(counted(11, 8)).device, device(11, 6, 2));
     }
 
     #[test]

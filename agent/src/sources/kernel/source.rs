@@ -15,7 +15,7 @@ use super::netlink::Netlink;
 use super::object::{Object, Sizes};
 use super::rows::SlotRows;
 use super::statistics::Statistics;
-use super::sweep::Flows;
+use super::sweep::{Flows, Outcome};
 use super::tables::Tables;
 use super::watch::Change;
 use super::{DeviceEvent, KernelConfig, KernelError, device, keys, window};
@@ -140,11 +140,16 @@ impl KernelSource {
         self.statistics.expire();
         self.log.flush();
         let Self { flows, slots, .. } = self;
-        let result = flows.sweep(monotonic(), |slot, opener| {
-            let opener = usize::from(opener).min(OPENERS - 1);
-            let offset = offset_of!(Tcp, timed_out) + opener * size_of::<u64>();
+        let result = flows.sweep(monotonic(), |slot, outcome| {
+            let offset = match outcome {
+                Outcome::TimedOut(opener) => {
+                    let opener = usize::from(opener).min(OPENERS - 1);
+                    offset_of!(Tcp, timed_out) + opener * size_of::<u64>()
+                }
+                Outcome::Lost => offset_of!(Tcp, lost),
+            };
             if let Err(error) = slots.count_tcp(slot, offset) {
-                tracing::warn!(%error, slot, "cannot count a handshake that timed out");
+                tracing::warn!(%error, slot, "cannot count the end of a handshake");
             }
         });
         if let Err(error) = result {

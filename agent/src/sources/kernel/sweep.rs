@@ -66,20 +66,29 @@ enum Due {
     TimeOut,
     /// Remove it.
     Forget,
+    /// Remove it; its acknowledgement never passed, so a sample is lost.
+    Lose,
 }
 
-/// What is due for `handshake` at `now`, nanoseconds of CLOCK_MONOTONIC. One that was answered is none of ours:
-/// its ACK may still come.
+/// What is due for `handshake` at `now`, nanoseconds of CLOCK_MONOTONIC.
 fn due(handshake: &Handshake, now: u64, timeout: Duration) -> Option<Due> {
     let age = Duration::from_nanos(now.saturating_sub(handshake.syn_at));
-    let unanswered = handshake.syn_ack_at == 0 && handshake.timed_out == 0;
-    if unanswered && age >= timeout {
-        Some(Due::TimeOut)
-    } else if age >= FORGET_AFTER {
-        Some(Due::Forget)
-    } else {
-        None
+    let answered = handshake.syn_ack_at != 0;
+    match handshake.timed_out != 0 {
+        false if !answered && age >= timeout => Some(Due::TimeOut),
+        false if age >= FORGET_AFTER => Some(Due::Lose),
+        true if age >= FORGET_AFTER => Some(Due::Forget),
+        _ => None,
     }
+}
+
+/// How a handshake that the programs know nothing more of is to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nobody answered the SYN of this opener.
+    TimedOut(u8),
+    /// It was answered, and its acknowledgement went unseen.
+    Lost,
 }
 
 impl Flows {
@@ -94,9 +103,9 @@ impl Flows {
         })
     }
 
-    /// Looks through the handshakes at `now`, nanoseconds of CLOCK_MONOTONIC; `timed_out` gets slot and opener
-    /// of each that is to be counted.
-    pub(super) fn sweep(&mut self, now: u64, mut timed_out: impl FnMut(u32, u8)) -> io::Result<()> {
+    /// Looks through the handshakes at `now`, nanoseconds of CLOCK_MONOTONIC; `count` gets slot and outcome
+    /// of each that is over.
+    pub(super) fn sweep(&mut self, now: u64, mut count: impl FnMut(u32, Outcome)) -> io::Result<()> {
         let Self { handshakes, pending, timeout, .. } = self;
         handshakes.read(|key, handshake| {
             if let Some(due) = due(handshake, now, *timeout) {
@@ -109,7 +118,12 @@ impl Flows {
                     handshake.timed_out = 1;
                     // It may have completed or gone this moment; then it is not ours to count.
                     if handshakes.map.insert(key, handshake, EXIST).is_ok() {
-                        timed_out(handshake.slot, handshake.opener);
+                        count(handshake.slot, Outcome::TimedOut(handshake.opener));
+                    }
+                }
+                Due::Lose => {
+                    if handshakes.map.remove(&key).is_ok() {
+                        count(handshake.slot, Outcome::Lost);
                     }
                 }
                 Due::Forget => {
@@ -157,9 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_handshake_is_not_timed_out_but_forgotten() {
-        let handshake = Handshake { syn_at: 5, syn_ack_at: 6, ..Handshake::default() };
+    fn an_answered_handshake_is_not_timed_out_but_lost_unless_it_was_counted_before() {
+        let mut handshake = Handshake { syn_at: 5, syn_ack_at: 6, ..Handshake::default() };
         assert_eq!(at(31, handshake), None);
+        assert_eq!(at(150, handshake), Some(Due::Lose));
+        handshake.timed_out = 1;
         assert_eq!(at(150, handshake), Some(Due::Forget));
     }
 

@@ -133,9 +133,10 @@ pub(super) struct Tables {
     routes_v4: Table<LpmTrie<MapData, [u8; 4], u32>, 4>,
     routes_v6: Table<LpmTrie<MapData, [u8; 16], u32>, 16>,
     exit_node_slot: u32,
-    routes_generation: u32,
     refused_peers: u64,
     refused_routes: u64,
+    /// Changes of the routes so far.
+    routes_generation: u32,
     errors: u64,
 }
 
@@ -150,9 +151,9 @@ impl Tables {
             routes_v4: Table::new(maps::ROUTES_V4, sizes.routes, open(object, maps::ROUTES_V4)?),
             routes_v6: Table::new(maps::ROUTES_V6, sizes.routes, open(object, maps::ROUTES_V6)?),
             exit_node_slot: 0,
-            routes_generation: 0,
             refused_peers: 0,
             refused_routes: 0,
+            routes_generation: 0,
             errors: 0,
         })
     }
@@ -168,11 +169,12 @@ impl Tables {
 
     /// The programs forget the classes they know when [`Self::control`] is stored after a change.
     pub(super) fn install_routes(&mut self, keys: RouteKeys) {
-        if keys.v4 != self.routes_v4.installed || keys.v6 != self.routes_v6.installed {
-            self.routes_generation = self.routes_generation.wrapping_add(1);
+        self.refused_routes = keys.refused;
+        if self.routes_v4.installed == keys.v4 && self.routes_v6.installed == keys.v6 {
+            return;
         }
         self.errors += self.routes_v4.install(keys.v4) + self.routes_v6.install(keys.v6);
-        self.refused_routes = keys.refused;
+        self.routes_generation = self.routes_generation.wrapping_add(1);
     }
 
     /// The settings that go with what is installed.
