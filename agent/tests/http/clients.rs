@@ -1,9 +1,10 @@
 //! Clients that behave badly, or just keep their connection.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use tailgauge::outputs::http::Limits;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -104,6 +105,21 @@ fn an_idle_connection_ends_quietly() {
     });
 }
 
+#[test]
+fn the_time_for_a_head_begins_with_its_first_byte() {
+    let limits = Limits { head: Duration::from_millis(600), ..Limits::default() };
+    serve(1, limits, |setup| async move {
+        let mut stream = setup.connect().await;
+        for pause in [0, 800] {
+            sleep(Duration::from_millis(pause)).await;
+            stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+            stream.write_all(b"Host: x\r\n\r\n").await.unwrap();
+            assert_eq!(read_one(&mut stream).await.1, "ok\n");
+        }
+    });
+}
+
 /// Enough for an exposition that fits into no socket buffer.
 const MANY: u32 = 6_000;
 
@@ -120,7 +136,9 @@ fn a_slow_reader_holds_up_nobody_and_is_cut_off() {
         assert_eq!(status(&setup.get("/healthz").await.0), 200);
         setup.scrape_at_last().await;
         assert_eq!(setup.own("tailgauge_http_connections_dropped_total{reason=\"timeout\"}").await, 1);
-        assert!(ended(&mut slow).await);
+        // Reset, so that the kernel does not go on to send what is left.
+        let end = slow.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::ConnectionReset));
     });
 }
 
