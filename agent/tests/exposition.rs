@@ -74,8 +74,10 @@ fn golden_files() {
 fn promtool_finds_nothing() {
     let now = Instant::now();
     let own = SelfMetrics::new().unwrap();
+    let mut model = rich_model(now);
+    model.kernel.device = "\0\r\t\u{7f}\u{202e}\u{fffd}".to_owned();
     let mut out = BytesMut::new();
-    render(&mut Encoder::new(BUILD), &rich_model(now), &own, now, Format::Text, &mut out);
+    render(&mut Encoder::new(BUILD), &model, &own, now, Format::Text, &mut out);
     let child = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
