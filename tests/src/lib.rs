@@ -1,6 +1,8 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
 
+pub mod client;
 pub mod control;
+pub mod exposition;
 pub mod link;
 pub mod localapi;
 pub mod needs;
@@ -8,6 +10,7 @@ pub mod netns;
 pub mod node;
 pub mod offload;
 pub mod process;
+pub mod relay;
 pub mod tailnet;
 pub mod traffic;
 pub mod tun;

@@ -1,7 +1,9 @@
 //! A node: a namespace with an in-process stand-in for tailscaled.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,9 +128,15 @@ impl Node {
         &self.name
     }
 
+    /// Its Tailscale addresses, IPv4 first.
+    #[must_use]
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        Machine::new(self.id, "").ips()
+    }
+
     /// Its namespace.
     #[must_use]
-    pub fn namespace(&self) -> &Namespace {
+    pub fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
     }
 
@@ -143,15 +151,15 @@ impl Node {
         self.namespace.command(program).args(arguments).output()
     }
 
-    /// A command to run in the node's namespace, with what it is to do still to be added.
+    /// A command to run in the node's namespace, arguments and environment still to be added.
     #[must_use]
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         self.namespace.command(program)
     }
 
     /// Starts a program in the node's namespace that ends with its guard; stdout and stderr go to `log`.
-    pub fn spawn(&self, command: &mut Command, log: &Path) -> Result<Process, CommandError> {
-        Process::spawn(command, log)
+    pub fn spawn(&self, program: &str, arguments: &[&str], log: &Path) -> Result<Process, CommandError> {
+        Process::spawn(self.command(program).args(arguments), log)
     }
 
     /// Starts tailscaled: LocalAPI, a new tunnel device, sessions from nothing. Nothing happens when it runs.

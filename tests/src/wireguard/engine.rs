@@ -18,7 +18,7 @@ use crate::netns::{Namespace, NamespaceError};
 use crate::offload::vnet::VNET_HEADER_LEN;
 use crate::offload::{Coalescer, Segments, VnetHeader, ip, split};
 use crate::tun::{MAX_FRAME, Tun};
-use crate::wake::{Stop, Threads, Wake};
+use crate::wake::{Stop, Threads, Wake, be_prompt};
 
 /// How often timers are looked at; WireGuard's own are in seconds.
 const TICK: Duration = Duration::from_millis(100);
@@ -108,7 +108,11 @@ impl Engine {
         let mut threads = Threads::new().map_err(EngineError::Thread)?;
         let mut spawn = |name: &str, work: fn(&Plane, &Stop)| {
             let plane = Arc::clone(&plane);
-            threads.spawn(name, move |stop| work(&plane, stop)).map_err(EngineError::Thread)
+            let run = move |stop: &Stop| {
+                be_prompt();
+                work(&plane, stop);
+            };
+            threads.spawn(name, run).map_err(EngineError::Thread)
         };
         spawn("wg-tun", Plane::transmit_loop)?;
         spawn("wg-udp4", |plane, stop| plane.receive_loop(&plane.sockets[0], stop))?;

@@ -3,7 +3,7 @@
 pub mod engine;
 pub mod keys;
 pub mod peers;
-pub mod socket;
+pub(crate) mod socket;
 
 pub use engine::{Engine, EngineError, SessionState};
 pub use keys::{PrivateKey, PublicKey};
