@@ -11,6 +11,7 @@ pub mod node;
 pub mod offload;
 pub mod process;
 pub mod relay;
+pub mod signals;
 pub mod tailnet;
 pub mod traffic;
 pub mod tun;

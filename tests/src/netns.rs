@@ -251,7 +251,7 @@ fn remove_abandoned() {
 }
 
 /// The pid in a name of the form `tg<pid>x<counter>-<role>`.
-fn owner(name: &str) -> Option<u32> {
+pub(crate) fn owner(name: &str) -> Option<u32> {
     let (prefix, _role) = name.split_once('-')?;
     let (pid, counter) = prefix.strip_prefix("tg")?.split_once('x')?;
     counter.parse::<u32>().ok()?;

@@ -229,16 +229,15 @@ impl Node {
         self.lock().as_ref().map_or(0, |daemon| daemon.engine.drops())
     }
 
-    /// Gives the data plane what the control plane says now.
+    /// Gives the data plane what the control plane says now; a machine that was removed knows nobody.
     pub(crate) fn reconfigure(&self) -> Result<(), NodeError> {
         let (key, peers) = {
             let control = self.view.control();
-            let Some(own) = control.machines.get(&self.id) else { return Ok(()) };
-            (own.key.clone(), control.peer_configs(self.id))
+            (control.machines.get(&self.id).map(|own| own.key.clone()), control.peer_configs(self.id))
         };
         let mut daemon = self.lock();
         let Some(running) = daemon.as_mut() else { return Ok(()) };
-        running.engine.configure(&key, &peers);
+        running.engine.configure(key.as_ref(), &peers);
         self.install_routes(running, &peers)
     }
 

@@ -132,8 +132,8 @@ fn bus_tells_every_change_that_the_real_one_tells() {
     assert_eq!(changed[0]["ComputedName"], "c2-renamed");
     let theirs = recording("bus-exit-node-mask315523.ndjson");
     let theirs = theirs.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let renamed = theirs.into_iter().map(|message| message["PeersChanged"].clone());
-    let renamed = renamed.filter(|changed| changed[0]["ComputedName"] == "c2-renamed").last().unwrap();
+    let mut renamed = theirs.into_iter().map(|message| message["PeersChanged"].clone());
+    let renamed = renamed.rfind(|changed| changed[0]["ComputedName"] == "c2-renamed").unwrap();
     // This client uses an exit node, the recorded one did not.
     assert_same_shape(&changed, &renamed, &["ExitNodeID", "MappingVariesByDestIP"], "PeersChanged");
 

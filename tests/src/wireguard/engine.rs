@@ -121,13 +121,16 @@ impl Engine {
         Ok(Self { _threads: threads, plane })
     }
 
-    /// Takes over what the control plane says now. A changed identity ends all sessions.
-    pub fn configure(&self, identity: &PrivateKey, peers: &[PeerConfig]) {
+    /// Takes over what the control plane says now. A new identity ends all sessions; `None` keeps the old one.
+    pub fn configure(&self, identity: Option<&PrivateKey>, peers: &[PeerConfig]) {
         let mut own = self.plane.identity.write().unwrap_or_else(PoisonError::into_inner);
         let mut table = self.plane.table.write().unwrap_or_else(PoisonError::into_inner);
-        let kept = if own.public() == identity.public() { Arc::clone(&table) } else { Arc::default() };
-        *own = identity.clone();
-        *table = Arc::new(PeerTable::new(identity, peers, &kept));
+        let mut kept = Arc::clone(&table);
+        if let Some(identity) = identity.filter(|identity| identity.public() != own.public()) {
+            *own = identity.clone();
+            kept = Arc::default();
+        }
+        *table = Arc::new(PeerTable::new(&own, peers, &kept));
     }
 
     /// What is known about a peer; `None` for one that the engine does not have.
