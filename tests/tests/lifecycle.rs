@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -68,44 +68,51 @@ fn nothing_is_left_after_drop_and_after_panic() {
     assert!(!Path::new(&process).exists());
 }
 
-/// Starts the binary and waits until it has said where everything is; returns it with its prefix and folder.
-fn start_binary() -> (Child, String, String) {
+/// A running binary that has said where everything is.
+struct Binary {
+    child: Child,
+    prefix: String,
+    folder: String,
+    /// Closed, it would end the binary.
+    _output: Lines<BufReader<ChildStdout>>,
+}
+
+fn start_binary() -> Binary {
     let mut child =
         Command::new(env!("CARGO_BIN_EXE_miniature")).arg("up").stdout(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let exit = lines.into_iter().find(|line| line.starts_with("exit ")).unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+    let exit = output.by_ref().map_while(Result::ok).find(|line| line.starts_with("exit ")).unwrap();
     let words: Vec<&str> = exit.split_whitespace().collect();
     let prefix = words[1].strip_suffix("exit").unwrap().to_owned();
     let folder = Path::new(words[4]).parent().unwrap().to_str().unwrap().to_owned();
-    (child, prefix, folder)
+    Binary { child, prefix, folder, _output: output }
 }
 
 #[test]
 fn binary_ends_cleanly_on_a_signal() {
     let Ok(()) = needs::root_and("binary_ends_cleanly_on_a_signal", &["ip", "nft"]) else { return };
     for signal in [Signal::INT, Signal::TERM] {
-        let (mut child, prefix, folder) = start_binary();
-        assert_eq!(namespaces_with(&prefix).len(), 8);
-        kill_process(Pid::from_child(&child), signal).unwrap();
-        assert!(child.wait().unwrap().success());
-        assert_eq!(namespaces_with(&prefix), Vec::<String>::new());
-        assert!(!Path::new(&folder).exists());
+        let mut binary = start_binary();
+        assert_eq!(namespaces_with(&binary.prefix).len(), 8);
+        kill_process(Pid::from_child(&binary.child), signal).unwrap();
+        assert!(binary.child.wait().unwrap().success());
+        assert_eq!(namespaces_with(&binary.prefix), Vec::<String>::new());
+        assert!(!Path::new(&binary.folder).exists());
     }
 }
 
 #[test]
 fn next_run_removes_what_a_killed_one_left() {
     let Ok(()) = needs::root_and("next_run_removes_what_a_killed_one_left", &["ip", "nft"]) else { return };
-    let (mut killed, prefix, folder) = start_binary();
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    assert_eq!(namespaces_with(&prefix).len(), 8);
-    let (mut next, _, _) = start_binary();
-    let (left, folder_left) = (namespaces_with(&prefix), Path::new(&folder).exists());
-    kill_process(Pid::from_child(&next), Signal::TERM).unwrap();
-    next.wait().unwrap();
-    assert_eq!(left, Vec::<String>::new());
-    assert!(!folder_left);
+    let mut killed = start_binary();
+    killed.child.kill().unwrap();
+    killed.child.wait().unwrap();
+    assert_eq!(namespaces_with(&killed.prefix).len(), 8);
+    let mut next = start_binary();
+    let left = (namespaces_with(&killed.prefix), Path::new(&killed.folder).exists());
+    kill_process(Pid::from_child(&next.child), Signal::TERM).unwrap();
+    next.child.wait().unwrap();
+    assert_eq!(left, (Vec::new(), false));
 }
 
 #[test]

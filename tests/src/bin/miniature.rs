@@ -1,6 +1,7 @@
 //! Brings up the miniature tailnet to look around in, or to show the agent.
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ use tailgauge_testbed::traffic::Mix;
 
 /// Where the agent listens inside the exit node's namespace.
 const AGENT_PORT: u16 = 10641;
+/// The last thing to know.
+const GOODBYE: &str = "\nCtrl-C removes everything.";
 /// How long the agent has to answer for the first time.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long traffic flows before the first look.
@@ -93,11 +96,12 @@ fn run(command: &Command) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let tailnet = bring_up(lab)?;
     let _traffic = if lab.no_traffic { None } else { Some(Mix::start(&tailnet)?) };
-    println!("up in {:.1} s", start.elapsed().as_secs_f64());
-    describe(&tailnet);
+    let mut out = io::stdout();
+    writeln!(out, "up in {:.1} s", start.elapsed().as_secs_f64())?;
+    describe(&tailnet, &mut out)?;
     match command {
         Command::Up(_) => {
-            println!("\nCtrl-C removes everything.");
+            writeln!(out, "{GOODBYE}")?;
             while !termination.wait(Duration::from_secs(3600)) {}
             Ok(())
         }
@@ -129,16 +133,20 @@ fn bring_up(lab: &Lab) -> Result<MiniatureTailnet, Box<dyn Error>> {
 }
 
 /// Prints what is where.
-fn describe(tailnet: &MiniatureTailnet) {
-    println!("{:<8} {:<22} {:<12} {:<22} LocalAPI", "node", "namespace", "IPv4", "IPv6");
+fn describe(tailnet: &MiniatureTailnet, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{:<8} {:<22} {:<12} {:<22} LocalAPI", "node", "namespace", "IPv4", "IPv6")?;
     for node in tailnet.nodes() {
         let [v4, v6] = node.addresses();
         let (name, namespace) = (node.name(), node.namespace().name());
-        println!("{name:<8} {namespace:<22} {v4:<12} {v6:<22} {}", node.socket().display());
+        writeln!(out, "{name:<8} {namespace:<22} {v4:<12} {v6:<22} {}", node.socket().display())?;
     }
-    println!("web      {:<22} {WEB_V4}, {WEB_V6}; {EXIT_SUBNET_V4} in exit's subnet", tailnet.web().name());
-    println!("lan      {:<22} {LAN_V4} behind router", tailnet.lan().name());
-    println!("look around: ip netns exec {} ip -s link show {TUNNEL}", tailnet.exit().namespace().name());
+    writeln!(
+        out,
+        "web      {:<22} {WEB_V4}, {WEB_V6}; {EXIT_SUBNET_V4} in exit's subnet",
+        tailnet.web().name()
+    )?;
+    writeln!(out, "lan      {:<22} {LAN_V4} behind router", tailnet.lan().name())?;
+    writeln!(out, "look around: ip netns exec {} ip -s link show {TUNNEL}", tailnet.exit().namespace().name())
 }
 
 /// Runs the agent and shows what it says.
@@ -152,13 +160,14 @@ fn show(tailnet: &MiniatureTailnet, demo: &Demo, termination: &Termination) -> R
     let mut process = Process::spawn(&mut command, &log)?;
     let relay = Relay::start(demo.port, tailnet.exit().namespace(), inside)?;
     wait_for_agent(&mut process, relay.address(), termination)?;
-    println!("\nagent: http://{}/metrics", relay.address());
-    println!("agent's log: {}", log.display());
+    let mut out = io::stdout();
+    writeln!(out, "\nagent: http://{}/metrics", relay.address())?;
+    writeln!(out, "agent's log: {}", log.display())?;
     if termination.wait(WARM_UP) {
         return Ok(());
     }
-    first_look(relay.address())?;
-    println!("\nCtrl-C removes everything.");
+    first_look(relay.address(), &mut out)?;
+    writeln!(out, "{GOODBYE}")?;
     while !termination.wait(Duration::from_millis(500)) {
         if !process.is_running() {
             return Err(format!("the agent ended by itself:\n{}", process.log()).into());
@@ -185,30 +194,32 @@ fn wait_for_agent(
 }
 
 /// One line for every peer.
-fn first_look(address: SocketAddr) -> Result<(), Box<dyn Error>> {
+fn first_look(address: SocketAddr, out: &mut impl Write) -> io::Result<()> {
     let scraped = samples(&client::http(address, "/metrics")?.text());
-    println!(
+    writeln!(
+        out,
         "\n{:<10} {:>12} {:>12} {:>20} {:>20}",
         "peer", "received", "sent", "handshake peer leg", "remote leg"
-    );
+    )?;
     for peer in scraped.iter().filter(|sample| sample.name == "tailgauge_peer_info") {
         let own = [("peer_id", peer.label("peer_id"))];
         let bytes = |direction: &str| {
             let name = format!("tailgauge_peer_{direction}_bytes_total");
             readable_bytes(total(&scraped, &name, &own))
         };
-        println!(
+        writeln!(
+            out,
             "{:<10} {:>12} {:>12} {:>20} {:>20}",
             peer.label("peer_name"),
             bytes("receive"),
             bytes("transmit"),
             handshakes(&scraped, own[0].1, "peer"),
             handshakes(&scraped, own[0].1, "remote"),
-        );
+        )?;
     }
     for direction in ["receive", "transmit"] {
         let ratio = total(&scraped, "tailgauge_tunnel_coverage_ratio", &[("direction", direction)]);
-        println!("coverage, {direction}: {ratio}");
+        writeln!(out, "coverage, {direction}: {ratio}")?;
     }
     Ok(())
 }
