@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,39 @@ pub enum NodeError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The kernel's counters of a network device since it was made; a super-packet counts as one packet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceCounters {
+    /// Bytes received: from the peers, on the tunnel.
+    pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes transmitted: to the peers, on the tunnel.
+    pub tx_bytes: u64,
+    /// Packets transmitted.
+    pub tx_packets: u64,
+    /// Packets that the device's ring had no room for.
+    pub tx_dropped: u64,
+}
+
+impl DeviceCounters {
+    /// Reads the counters of a device in the namespace of the calling thread; `None` when there is no such device.
+    #[must_use]
+    pub fn read(device: &str) -> Option<Self> {
+        let table = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+        let line = table.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'))?;
+        let columns: Vec<u64> = line.split_whitespace().filter_map(|column| column.parse().ok()).collect();
+        let column = |at: usize| columns.get(at).copied();
+        Some(Self {
+            rx_bytes: column(0)?,
+            rx_packets: column(1)?,
+            tx_bytes: column(8)?,
+            tx_packets: column(9)?,
+            tx_dropped: column(11)?,
+        })
+    }
 }
 
 /// How tailscaled ends.
@@ -221,6 +255,11 @@ impl Node {
     #[must_use]
     pub fn peer_stats(&self, peer: u64) -> Option<PeerStats> {
         self.lock().as_ref()?.engine.peer_stats(peer)
+    }
+
+    /// What the kernel counted on the tunnel device; `None` while there is none.
+    pub fn tunnel_counters(&self) -> Result<Option<DeviceCounters>, NamespaceError> {
+        self.namespace.run(|| DeviceCounters::read(TUNNEL))
     }
 
     /// Packets that the data plane threw away since tailscaled started.
