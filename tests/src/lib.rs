@@ -1,6 +1,7 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
 
 pub mod agent;
+pub mod client;
 pub mod control;
 pub mod exposition;
 pub mod http;
@@ -17,6 +18,8 @@ pub mod programs;
 pub mod prometheus;
 pub mod proof;
 pub mod real;
+pub mod relay;
+pub mod signals;
 pub mod tailnet;
 pub mod traffic;
 pub mod tun;

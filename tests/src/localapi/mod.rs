@@ -96,11 +96,13 @@ impl Drop for LocalApi {
 
 impl Connections {
     fn add(&self, stream: &UnixStream, view: &Arc<View>, stop: &Stop) -> io::Result<()> {
-        let (served, view, stop) = (stream.try_clone()?, Arc::clone(view), stop.clone());
-        let handle = thread::Builder::new()
-            .name("localapi-conn".to_owned())
+        let (mut served, view, stop) = (stream.try_clone()?, Arc::clone(view), stop.clone());
+        let handle = thread::Builder::new().name("localapi-conn".to_owned()).spawn(move || {
             // An error is the client's: it went away.
-            .spawn(move || drop(serve(served, &view, &stop)))?;
+            let _ = serve(&mut served, &view, &stop);
+            // The list of connections keeps the socket open: only this tells the client.
+            let _ = served.shutdown(std::net::Shutdown::Both);
+        })?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|(_, handle)| !handle.is_finished());
         all.push((stream.try_clone()?, handle));
@@ -126,8 +128,8 @@ fn accept_loop(listener: &UnixListener, connections: &Connections, view: &Arc<Vi
     }
 }
 
-fn serve(mut stream: UnixStream, view: &View, stop: &Stop) -> io::Result<()> {
-    while let Some(request) = Request::read(&mut stream)? {
+fn serve(stream: &mut UnixStream, view: &View, stop: &Stop) -> io::Result<()> {
+    while let Some(request) = Request::read(stream)? {
         match view.behaviour() {
             Behaviour::Normal => {}
             Behaviour::Hang => {
@@ -139,17 +141,17 @@ fn serve(mut stream: UnixStream, view: &View, stop: &Stop) -> io::Result<()> {
                 stop.sleep(time);
             }
             Behaviour::Answer(status, body) => {
-                Response::new(status, "application/json", body).write(&mut stream)?;
+                Response::new(status, "application/json", body).write(stream)?;
                 continue;
             }
-            Behaviour::Raw(bytes) => return io::Write::write_all(&mut stream, &bytes),
+            Behaviour::Raw(bytes) => return io::Write::write_all(stream, &bytes),
         }
         if let Some(refusal) = refuse(&request) {
-            refusal.write(&mut stream)?;
+            refusal.write(stream)?;
         } else if request.path == "/localapi/v0/watch-ipn-bus" {
-            return bus::serve(&mut stream, view, &request);
+            return bus::serve(stream, view, &request);
         } else {
-            answer(view, &request).write(&mut stream)?;
+            answer(view, &request).write(stream)?;
         }
         if request.close {
             return Ok(());
