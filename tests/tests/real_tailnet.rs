@@ -122,10 +122,11 @@ fn classes(tailnet: &RealTailnet, agent: &Agent<'_>) -> Outcome {
 fn rename(tailnet: &RealTailnet, agent: &mut Agent<'_>) -> Outcome {
     let peer = tailnet.status(Role::Exit)?.peer("c2").ok_or("exit does not know c2")?.id.clone();
     let before = peer_bytes(&agent.scrape()?, &peer, "exit")[0];
+    let labels = [("peer_id", peer.as_str())];
     tailnet.rename(Role::Client2, "renamed")?;
     let scrape = agent.wait_scrape("the new name", |scrape| {
         let names: Vec<_> = scrape
-            .matching("tailgauge_peer_info", &[("peer_id", peer.as_str())])
+            .matching("tailgauge_peer_info", &labels)
             .filter_map(|sample| sample.label("peer_name"))
             .collect();
         matches!(names.as_slice(), [name] if name.starts_with("renamed"))
@@ -184,19 +185,19 @@ fn restart(tailnet: &RealTailnet, agent: &mut Agent<'_>, signal: Signal) -> Outc
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        let started = tailnet.start_tailscaled(Role::Exit).map_err(Into::into);
-        let waited = started.and_then(|()| {
-            let reattachments = reattached(&before);
+        let mut start = || -> Outcome {
+            tailnet.start_tailscaled(Role::Exit)?;
             agent.wait_scrape("attached hooks and traffic", |scrape| {
                 let counted = Counted::read(scrape).since(counted_before);
                 attached(scrape) == 2.0
-                    && reattached(scrape) > reattachments
+                    && reattached(scrape) > reattached(&before)
                     && counted.packets.into_iter().all(|packets| packets > 100.0)
-            })
-        });
+            })?;
+            Ok(())
+        };
+        let outcome = start();
         end.store(true, Ordering::Relaxed);
-        waited?;
-        Ok(())
+        outcome
     })?;
     let device = Device::at_rest(namespace, TUNNEL)?;
     let after = agent.scrape()?;
