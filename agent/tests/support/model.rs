@@ -66,6 +66,7 @@ fn fill_kernel(model: &mut Model) {
         MapUse { name: "HANDSHAKES", entries: 17, capacity: 65536 },
     ];
     kernel.map_update_errors_total = 5;
+    kernel.keys_without_room = 6;
     kernel.programs = vec![ProgramRun { name: "tunnel_ingress", nanoseconds: 1_234_567_890, count: 42 }];
 }
 

@@ -134,8 +134,9 @@ impl Line<'_> {
 
     /// Ends the sample with 1 or 0.
     #[inline]
-    pub(crate) fn flag(self, value: bool) {
-        self.end(if value { b"1" } else { b"0" });
+    pub(crate) fn flag(mut self, value: bool) {
+        self.close();
+        self.out.extend_from_slice(if value { b"1\n" } else { b"0\n" });
     }
 
     /// Ends the sample with any number.
@@ -185,6 +186,7 @@ impl Line<'_> {
 }
 
 /// Appends `name="value"`, escaped.
+#[inline]
 pub(super) fn label(out: &mut BytesMut, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"=\"");
@@ -193,6 +195,7 @@ pub(super) fn label(out: &mut BytesMut, name: &str, value: &str) {
 }
 
 /// Both formats escape the same three characters in a label value; any other UTF-8 may stand as it is.
+#[inline]
 fn escape(out: &mut BytesMut, value: &str) {
     let mut rest = value.as_bytes();
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {

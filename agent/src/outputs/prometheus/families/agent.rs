@@ -97,6 +97,15 @@ pub(super) const SECTION: Section = Section {
             samples: |view, samples| samples.plain(Some(view.model.kernel.map_update_errors_total)),
         },
         Family {
+            header: Header::gauge(
+                "tailgauge_keys_without_room",
+                &[],
+                "Addresses and routes that found no room in the BPF maps; their traffic falls to a wider route or is \
+                 unattributed.",
+            ),
+            samples: |view, samples| samples.plain(Some(view.model.kernel.keys_without_room)),
+        },
+        Family {
             header: Header::counter(
                 "tailgauge_map_insert_failures_total",
                 &["map"],
