@@ -6,11 +6,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tailgauge_testbed::agent::Agent;
 use tailgauge_testbed::exposition::Exposition;
+use tailgauge_testbed::needs;
 use tailgauge_testbed::process::wait_until;
 use tailgauge_testbed::proof::device::Device;
 use tailgauge_testbed::proof::iperf::Server;
 use tailgauge_testbed::proof::totals::{Counted, TUNNEL, compare};
-use tailgauge_testbed::proof::{Outcome, scraped};
+use tailgauge_testbed::proof::{Outcome, scraped, totals};
 use tailgauge_testbed::real::{Path, Programs, RealTailnet, Role};
 use tailgauge_testbed::tailnet::Tailnet;
 
@@ -160,10 +161,24 @@ fn agent_beside_a_real_exit_node() {
 }
 
 #[test]
+fn totals_equal_the_real_interface_after_mixed_traffic() {
+    let test = "totals_equal_the_real_interface_after_mixed_traffic";
+    let Ok(programs) = Programs::or_skip(test) else { return };
+    let Ok(()) = needs::root_and(test, &["ping", "ethtool"]) else { return };
+    let tailnet = RealTailnet::up(&programs).unwrap();
+    tailnet.path(Path::Direct).unwrap();
+    let exit = tailnet.exit_node();
+    let mut agent = Agent::start(exit.namespace, exit.socket, &[]).unwrap();
+    agent.wait_ready().unwrap();
+    totals::mixed_traffic(&tailnet, &agent, 0.5).unwrap();
+    totals::wire_equals_sender(&tailnet, &agent).unwrap();
+}
+
+#[test]
 fn prometheus_beside_a_real_exit_node() {
     let test = "prometheus_beside_a_real_exit_node";
     let Ok(programs) = Programs::or_skip(test) else { return };
-    let Ok(()) = tailgauge_testbed::needs::root_and(test, &["prometheus", "promtool"]) else { return };
+    let Ok(()) = needs::root_and(test, &["prometheus", "promtool"]) else { return };
     let tailnet = RealTailnet::up(&programs).unwrap();
     tailnet.path(Path::Direct).unwrap();
     let exit = tailnet.exit_node();
