@@ -33,7 +33,8 @@ pub fn total(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
     let matches = |sample: &&Sample| {
         sample.name == name && labels.iter().all(|(label, value)| sample.label(label) == *value)
     };
-    samples.iter().filter(matches).map(|sample| sample.value).sum()
+    // Not sum(), which is -0 for nothing.
+    samples.iter().filter(matches).fold(0.0, |sum, sample| sum + sample.value)
 }
 
 fn sample(line: &str) -> Option<Sample> {

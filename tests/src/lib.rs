@@ -1,6 +1,7 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
 
 pub mod client;
+mod connections;
 pub mod control;
 pub mod exposition;
 pub mod link;

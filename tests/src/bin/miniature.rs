@@ -93,6 +93,11 @@ fn run(command: &Command) -> Result<(), Box<dyn Error>> {
         Command::Up(lab) => lab,
         Command::Demo(demo) => &demo.lab,
     };
+    if let Command::Demo(demo) = command
+        && !demo.agent.is_file()
+    {
+        return Err(format!("--agent {}: there is no such file", demo.agent.display()).into());
+    }
     let start = Instant::now();
     let tailnet = bring_up(lab)?;
     let _traffic = if lab.no_traffic { None } else { Some(Mix::start(&tailnet)?) };
@@ -152,9 +157,8 @@ fn describe(tailnet: &MiniatureTailnet, out: &mut impl Write) -> io::Result<()> 
 /// Runs the agent and shows what it says.
 fn show(tailnet: &MiniatureTailnet, demo: &Demo, termination: &Termination) -> Result<(), Box<dyn Error>> {
     let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, AGENT_PORT));
-    let agent = demo.agent.canonicalize().map_err(|error| format!("{}: {error}", demo.agent.display()))?;
     let log = tailnet.folder().join("agent.log");
-    let mut command = tailnet.exit().command(&agent);
+    let mut command = tailnet.exit().command(&demo.agent);
     command.arg("--tailscale.socket").arg(tailnet.exit().socket());
     command.arg("--web.listen-address").arg(inside.to_string());
     let mut process = Process::spawn(&mut command, &log)?;
@@ -170,7 +174,7 @@ fn show(tailnet: &MiniatureTailnet, demo: &Demo, termination: &Termination) -> R
     writeln!(out, "{GOODBYE}")?;
     while !termination.wait(Duration::from_millis(500)) {
         if !process.is_running() {
-            return Err(format!("the agent ended by itself:\n{}", process.log()).into());
+            return Err(format!("the agent ended by itself; {}", last_words(&process)).into());
         }
     }
     Ok(())
@@ -184,13 +188,21 @@ fn wait_for_agent(
     let deadline = Instant::now() + START_LIMIT;
     while !client::http(address, "/metrics").is_ok_and(|answer| answer.status == 200) {
         if !process.is_running() {
-            return Err(format!("the agent ended before its first answer:\n{}", process.log()).into());
+            return Err(format!("the agent ended before its first answer; {}", last_words(process)).into());
         }
         if Instant::now() > deadline || termination.wait(Duration::from_millis(50)) {
-            return Err(format!("no answer from the agent; its log says:\n{}", process.log()).into());
+            return Err(format!("no answer from the agent; {}", last_words(process)).into());
         }
     }
     Ok(())
+}
+
+/// What the agent logged, for an error message.
+fn last_words(process: &Process) -> String {
+    match process.log().trim_end() {
+        "" => "it logged nothing".to_owned(),
+        log => format!("its log:\n{log}"),
+    }
 }
 
 /// One line for every peer.
@@ -217,9 +229,14 @@ fn first_look(address: SocketAddr, out: &mut impl Write) -> io::Result<()> {
             handshakes(&scraped, own[0].1, "remote"),
         )?;
     }
-    for direction in ["receive", "transmit"] {
-        let ratio = total(&scraped, "tailgauge_tunnel_coverage_ratio", &[("direction", direction)]);
-        writeln!(out, "coverage, {direction}: {ratio}")?;
+    for sample in scraped.iter().filter(|sample| sample.name == "tailgauge_tunnel_coverage_ratio") {
+        writeln!(
+            out,
+            "coverage of {}, {}: {}",
+            sample.label("device"),
+            sample.label("direction"),
+            sample.value
+        )?;
     }
     Ok(())
 }
