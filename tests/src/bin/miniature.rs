@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use tailgauge_testbed::client;
 use tailgauge_testbed::exposition::{Sample, samples, total};
 use tailgauge_testbed::link::Conditions;
+use tailgauge_testbed::needs;
 use tailgauge_testbed::node::TUNNEL;
 use tailgauge_testbed::process::Process;
 use tailgauge_testbed::relay::Relay;
@@ -97,6 +98,12 @@ fn run(command: &Command) -> Result<(), Box<dyn Error>> {
         && !demo.agent.is_file()
     {
         return Err(format!("--agent {}: there is no such file", demo.agent.display()).into());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err("needs root: it makes network namespaces and TUN devices".into());
+    }
+    if let Some(missing) = ["ip", "nft"].iter().find(|program| needs::find(program).is_none()) {
+        return Err(format!("needs the program `{missing}` on PATH").into());
     }
     let start = Instant::now();
     let tailnet = bring_up(lab)?;
