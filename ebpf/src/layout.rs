@@ -4,7 +4,7 @@
 use crate::histogram::Histogram;
 
 /// Changes with any change below; part of the pin directory's name.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Traffic that no known peer accounts for.
 pub const UNATTRIBUTED: u32 = 0;
@@ -101,7 +101,8 @@ pub struct Tcp {
     pub opened: [u64; OPENERS],
     /// Handshakes answered by RST, by opener.
     pub refused: [u64; OPENERS],
-    /// Handshakes that stayed without an answer, by opener; counted by the agent's sweep.
+    /// SYNs that stayed without an answer, by opener; counted by the agent's sweep, and by the programs when
+    /// a new attempt takes the key. A handshake that was answered but never acknowledged is none of these.
     pub timed_out: [u64; OPENERS],
     /// Established connections ended by FIN.
     pub closed_fin: u64,
@@ -113,7 +114,7 @@ pub struct Tcp {
     pub syn_ack_retransmits: [u64; OPENERS],
     /// Handshake samples dropped because a retransmission made them ambiguous (Karn).
     pub ambiguous: u64,
-    /// Handshake samples lost because the table had no room or the entry was evicted.
+    /// Handshake samples lost because the table had no room, the entry was evicted, or the ACK went unseen.
     pub lost: u64,
 }
 
@@ -131,8 +132,8 @@ pub struct Control {
     pub has_prefixes_v4: u32,
     /// Non-zero while [`maps::PREFIXES_V6`] holds anything.
     pub has_prefixes_v6: u32,
-    /// Zero; keeps the row a multiple of 8.
-    pub reserved: u32,
+    /// Another number after every change of a `ROUTES_*` map: classes found before it are looked up anew.
+    pub routes_generation: u32,
 }
 
 /// One connection as seen from the tunnel. The peer's side is `peer_*`, whoever opened it.
@@ -183,6 +184,10 @@ pub struct Connection {
     pub slot: u32,
     /// [`OPENER_PEER`] or [`OPENER_HOST`].
     pub opener: u32,
+    /// Sequence number of the SYN: tells its late retransmission from a new attempt on the same ports.
+    pub syn_sequence: u32,
+    /// Sequence number of the SYN-ACK: tells its retransmission after the ACK passed here.
+    pub syn_ack_sequence: u32,
 }
 
 /// Events of the programs themselves; one row.

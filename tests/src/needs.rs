@@ -9,6 +9,7 @@
 //! ```
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -55,8 +56,13 @@ pub fn skip(test: &str, what: &str) -> Skip {
 /// The first executable file of that name on PATH.
 #[must_use]
 pub fn find(program: &str) -> Option<PathBuf> {
-    let folders = env::var_os("PATH")?;
-    env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| {
+    find_in(&env::var_os("PATH")?, program)
+}
+
+/// The first executable file of that name in `folders`, written as PATH is.
+#[must_use]
+pub fn find_in(folders: &OsStr, program: &str) -> Option<PathBuf> {
+    env::split_paths(folders).map(|folder| folder.join(program)).find(|path| {
         path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     })
 }

@@ -1,28 +1,28 @@
 //! Network namespaces that disappear with their guard, together with everything that runs in them.
 //!
-//! A namespace is named `tg<pid>x<counter>-<role>`, so that two test runs go side by side and a run that was killed
-//! can be recognised: [`Namespace::create`] removes what processes that no longer exist left behind.
+//! Named by [`unique_prefix`], they also disappear when the process is interrupted, and the next run removes those of
+//! a process that was killed (see [`crate::leftovers`]).
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::leftovers;
 use crate::process::{self, CommandError, wait_until};
 
+pub use crate::leftovers::unique_prefix;
+
 /// Where iproute2 keeps the names of namespaces.
-const NAMED: &str = "/run/netns";
+pub(crate) const NAMED: &str = "/run/netns";
 /// Where `ip netns exec` looks for files that it mounts over those in /etc.
-const PRIVATE_ETC: &str = "/etc/netns";
+pub(crate) const PRIVATE_ETC: &str = "/etc/netns";
 /// How long processes in a removed namespace have to end by themselves.
 const TERM_GRACE: Duration = Duration::from_secs(3);
 
@@ -60,13 +60,6 @@ pub enum NamespaceError {
     },
 }
 
-/// A prefix that no other process and no other call in this process uses: `tg<pid>x<counter>`.
-#[must_use]
-pub fn unique_prefix() -> String {
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    format!("tg{}x{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
-}
-
 /// A named network namespace with `lo` up; dropped, its processes are ended and it is removed.
 #[derive(Debug)]
 pub struct Namespace {
@@ -76,8 +69,7 @@ pub struct Namespace {
 impl Namespace {
     /// Makes the namespace `name`, usually `{unique_prefix()}-{role}`.
     pub fn create(name: impl Into<String>) -> Result<Self, NamespaceError> {
-        static SWEPT: Once = Once::new();
-        SWEPT.call_once(remove_abandoned);
+        leftovers::guard();
         let name = name.into();
         process::run(Command::new("ip").args(["netns", "add", &name]))
             .map_err(|source| NamespaceError::Command { name: name.clone(), source })?;
@@ -180,7 +172,7 @@ pub fn link(left: (&Namespace, &str), right: (&Namespace, &str)) -> Result<(), N
 }
 
 /// Ends what runs in the namespace, then removes it. Failing to is not an error: the next run tries again.
-fn remove(name: &str) {
+pub(crate) fn remove(name: &str) {
     let inside = || processes_in(name);
     for signal in [Signal::TERM, Signal::KILL] {
         for process in inside() {
@@ -190,7 +182,9 @@ fn remove(name: &str) {
             break;
         }
     }
-    if let Err(error) = process::run(Command::new("ip").args(["netns", "del", name])) {
+    if Path::new(NAMED).join(name).exists()
+        && let Err(error) = process::run(Command::new("ip").args(["netns", "del", name]))
+    {
         eprintln!("network namespace {name} was not removed: {error}");
     }
     let private = Path::new(PRIVATE_ETC).join(name);
@@ -237,39 +231,10 @@ fn lives_in(pid: Pid, namespace: &str) -> bool {
     wanted.is_some() && wanted == identity(Path::new(&format!("/proc/{}/ns/net", pid.as_raw_nonzero())))
 }
 
-/// Removes the namespaces of test processes that ended without doing it themselves.
-fn remove_abandoned() {
-    let names = [NAMED, PRIVATE_ETC].into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
-    let abandoned: BTreeSet<String> = names
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()))
-        .collect();
-    for name in abandoned {
-        remove(&name);
-    }
-}
-
-/// The pid in a name of the form `tg<pid>x<counter>-<role>`.
-pub(crate) fn owner(name: &str) -> Option<u32> {
-    let (prefix, _role) = name.split_once('-')?;
-    let (pid, counter) = prefix.strip_prefix("tg")?.split_once('x')?;
-    counter.parse::<u32>().ok()?;
-    pid.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::needs;
-
-    #[test]
-    fn only_names_of_this_form_have_an_owner() {
-        assert_eq!(owner("tg123x0-exit"), Some(123));
-        for name in ["tg-exit", "tg123-exit", "tg123x-exit", "tgx1-exit", "xtg1x1-exit", "tg1x1"] {
-            assert_eq!(owner(name), None, "{name}");
-        }
-    }
 
     #[test]
     fn namespace_is_removed_with_what_runs_in_it() {

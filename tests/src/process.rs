@@ -73,7 +73,13 @@ pub fn wait_until(what: &str, within: Duration, mut condition: impl FnMut() -> b
 }
 
 /// Calls `attempt` every 10 ms until it gives a value. The last call is made after the deadline.
-pub fn wait_for<T>(
+pub fn wait_for<T>(what: &str, within: Duration, attempt: impl FnMut() -> Option<T>) -> Result<T, Timeout> {
+    wait_every(POLL, what, within, attempt)
+}
+
+/// As [`wait_for`], with a pause of `interval` between attempts, for those that cost something.
+pub fn wait_every<T>(
+    interval: Duration,
     what: &str,
     within: Duration,
     mut attempt: impl FnMut() -> Option<T>,
@@ -87,7 +93,7 @@ pub fn wait_for<T>(
         if late {
             return Err(Timeout { what: what.to_owned(), waited: start.elapsed() });
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(interval);
     }
 }
 

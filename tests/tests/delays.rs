@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tailgauge_testbed::link::{Conditions, Direction, Link};
+use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4, WEB_V6};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::netns::Namespace;
-use tailgauge_testbed::tailnet::{MiniatureTailnet, Options, WEB_V4, WEB_V6};
 use tailgauge_testbed::traffic::{self, Ping, tcp_requests};
 
 /// A busy machine adds to some measurements, a link that is too long to all of them: measure until one is right.

@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tailgauge_testbed::client::{BusReader, localapi};
 use tailgauge_testbed::control::Machine;
 use tailgauge_testbed::localapi::Behaviour;
+use tailgauge_testbed::miniature::{LAN_V4, MiniatureTailnet, Options, WEB_V4};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::node::{Exit, Node, TUNNEL};
 use tailgauge_testbed::process::{wait_for, wait_until};
-use tailgauge_testbed::tailnet::{LAN_V4, MiniatureTailnet, Options, WEB_V4};
 use tailgauge_testbed::traffic::{self, Mix, Ping};
 
 const LIMIT: Duration = Duration::from_secs(10);

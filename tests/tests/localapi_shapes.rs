@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 use tailgauge_testbed::client::{BusReader, localapi, localapi_as};
 use tailgauge_testbed::control::ReportedPath;
+use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::node::Node;
-use tailgauge_testbed::tailnet::{MiniatureTailnet, Options, WEB_V4};
 use tailgauge_testbed::traffic::{self, Ping};
 
 fn recording(name: &str) -> String {

@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use tailgauge_testbed::link::{Conditions, Direction, LinkStats};
+use tailgauge_testbed::miniature::{
+    EXIT_SUBNET_V4, EXIT_SUBNET_V6, LAN_V4, LAN_V6, MiniatureTailnet, Options, WEB_V4, WEB_V6,
+};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::netns::Namespace;
 use tailgauge_testbed::node::{DeviceCounters, Node};
 use tailgauge_testbed::process::wait_until;
-use tailgauge_testbed::tailnet::{
-    EXIT_SUBNET_V4, EXIT_SUBNET_V6, LAN_V4, LAN_V6, MiniatureTailnet, Options, WEB_V4, WEB_V6,
-};
 use tailgauge_testbed::traffic::{
     self, Ping, Udp, tcp_requests, tcp_transfer, udp_echo, udp_flood_from, udp_send,
 };

@@ -2,8 +2,10 @@
 
 mod bench;
 mod demo;
+mod ebpf;
 mod run;
 mod setup;
+mod tailnet;
 mod test;
 
 use std::process::ExitCode;
@@ -20,19 +22,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Builds the kernel objects from source, or checks the committed ones
+    Ebpf(ebpf::Arguments),
     /// Runs the agent on a miniature tailnet with steady traffic and prints where to look
     Demo(demo::Arguments),
     /// Runs every check and test; without root it runs what it may and says what it left out
     Test(test::Arguments),
     /// Prints what the agent costs, as ratios to a baseline of the same run
     Bench(bench::Arguments),
+    /// Brings up a real tailnet (tailscaled and headscale from PATH) in network namespaces, until Ctrl-C
+    Tailnet(tailnet::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Ebpf(arguments) => ebpf::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Tailnet(arguments) => tailnet::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

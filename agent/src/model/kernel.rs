@@ -119,6 +119,8 @@ pub struct Kernel {
     pub reattached_total: u64,
     /// By slot, slot 0 first, up to the highest slot in use.
     pub slots: Vec<SlotCounters>,
+    /// Sum of the slots that were freed for reuse: with it, totals over all slots never go back.
+    pub retired: SlotCounters,
     /// Windows of slots that carried traffic.
     pub windows: Vec<(u32, Windows)>,
     /// Windows of the tunnel as a whole.
@@ -127,7 +129,7 @@ pub struct Kernel {
     pub monotonic_second: u64,
     /// TCP of slots that saw any connection.
     pub tcp: Vec<(u32, Tcp)>,
-    /// Completeness; `None` while not attached.
+    /// Completeness over all devices so far; `None` before the first attachment.
     pub coverage: Option<Coverage>,
     /// Settings in force.
     pub control: Control,
@@ -137,6 +139,8 @@ pub struct Kernel {
     pub maps: Vec<MapUse>,
     /// Failed map updates.
     pub map_update_errors_total: u64,
+    /// Addresses and routes that found no room in the maps; their traffic falls to a wider route or to slot 0.
+    pub keys_without_room: u64,
     /// Program run time.
     pub programs: Vec<ProgramRun>,
 }

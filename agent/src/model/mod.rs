@@ -4,6 +4,7 @@ pub mod collector;
 pub mod host;
 pub mod kernel;
 pub mod slots;
+pub mod synthetic;
 pub mod tailnet;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Each source knows one place outside and fills its own part of the model.
 
+mod clean;
 pub mod host;
 pub mod kernel;
 pub mod tailscale;

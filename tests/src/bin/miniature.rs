@@ -8,15 +8,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use tailgauge_testbed::client;
-use tailgauge_testbed::exposition::{Sample, samples, total};
+use tailgauge_testbed::exposition::Exposition;
+use tailgauge_testbed::http;
 use tailgauge_testbed::link::Conditions;
+use tailgauge_testbed::miniature::{EXIT_SUBNET_V4, LAN_V4, MiniatureTailnet, Options, WEB_V4, WEB_V6};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::node::TUNNEL;
 use tailgauge_testbed::process::Process;
 use tailgauge_testbed::relay::Relay;
 use tailgauge_testbed::signals::Termination;
-use tailgauge_testbed::tailnet::{EXIT_SUBNET_V4, LAN_V4, MiniatureTailnet, Options, WEB_V4, WEB_V6};
 use tailgauge_testbed::traffic::Mix;
 
 /// Where the agent listens inside the exit node's namespace.
@@ -193,7 +193,7 @@ fn wait_for_agent(
     termination: &Termination,
 ) -> Result<(), Box<dyn Error>> {
     let deadline = Instant::now() + START_LIMIT;
-    while !client::http(address, "/metrics").is_ok_and(|answer| answer.status == 200) {
+    while !http::get(address, "/metrics").is_ok_and(|answer| answer.status == 200) {
         if !process.is_running() {
             return Err(format!("the agent ended before its first answer; {}", last_words(process)).into());
         }
@@ -213,49 +213,44 @@ fn last_words(process: &Process) -> String {
 }
 
 /// One line for every peer.
-fn first_look(address: SocketAddr, out: &mut impl Write) -> io::Result<()> {
-    let scraped = samples(&client::http(address, "/metrics")?.text());
+fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let scraped = Exposition::parse(&http::get(address, "/metrics")?.text())?;
     writeln!(
         out,
         "\n{:<10} {:>12} {:>12} {:>20} {:>20}",
         "peer", "received", "sent", "handshake peer leg", "remote leg"
     )?;
-    for peer in scraped.iter().filter(|sample| sample.name == "tailgauge_peer_info") {
-        let own = [("peer_id", peer.label("peer_id"))];
+    for peer in scraped.matching("tailgauge_peer_info", &[]) {
+        let own = [("peer_id", peer.label("peer_id").unwrap_or_default())];
         let bytes = |direction: &str| {
             let name = format!("tailgauge_peer_{direction}_bytes_total");
-            readable_bytes(total(&scraped, &name, &own))
+            readable_bytes(scraped.sum(&name, &own))
         };
         writeln!(
             out,
             "{:<10} {:>12} {:>12} {:>20} {:>20}",
-            peer.label("peer_name"),
+            peer.label("peer_name").unwrap_or_default(),
             bytes("receive"),
             bytes("transmit"),
             handshakes(&scraped, own[0].1, "peer"),
             handshakes(&scraped, own[0].1, "remote"),
         )?;
     }
-    for sample in scraped.iter().filter(|sample| sample.name == "tailgauge_tunnel_coverage_ratio") {
-        writeln!(
-            out,
-            "coverage of {}, {}: {}",
-            sample.label("device"),
-            sample.label("direction"),
-            sample.value
-        )?;
+    for sample in scraped.matching("tailgauge_tunnel_coverage_ratio", &[]) {
+        let label = |name: &str| sample.label(name).unwrap_or("");
+        writeln!(out, "coverage of {}, {}: {}", label("device"), label("direction"), sample.value)?;
     }
     Ok(())
 }
 
 /// Mean and number of a peer's handshakes on one leg.
-fn handshakes(scraped: &[Sample], peer: &str, leg: &str) -> String {
+fn handshakes(scraped: &Exposition, peer: &str, leg: &str) -> String {
     let labels = [("peer_id", peer), ("leg", leg)];
-    let count = total(scraped, "tailgauge_peer_tcp_handshake_seconds_count", &labels);
+    let count = scraped.sum("tailgauge_peer_tcp_handshake_seconds_count", &labels);
     if count == 0.0 {
         return "-".to_owned();
     }
-    let mean = total(scraped, "tailgauge_peer_tcp_handshake_seconds_sum", &labels) / count;
+    let mean = scraped.sum("tailgauge_peer_tcp_handshake_seconds_sum", &labels) / count;
     format!("{:.2} ms of {count}", mean * 1e3)
 }
 

@@ -9,8 +9,8 @@ use super::icmp::{self, Ping};
 use super::server::{PORT, Server};
 use super::udp::{self, Udp};
 use super::{TrafficError, tcp};
+use crate::miniature::{EXIT_SUBNET_V4, EXIT_SUBNET_V6, LAN_V4, MiniatureTailnet, WEB_V4, WEB_V6};
 use crate::netns::Namespace;
-use crate::tailnet::{EXIT_SUBNET_V4, EXIT_SUBNET_V6, LAN_V4, MiniatureTailnet, WEB_V4, WEB_V6};
 use crate::wake::Threads;
 
 /// Nobody listens there.

@@ -1,1 +1,264 @@
 //! /proc, /sys: the host beside the traffic, one file a collector.
+//!
+//! To add a collector: a file with a type that implements [`Collector`], a field in `model::host::Host`, and a
+//! line in [`COLLECTORS`].
+
+mod boot;
+mod cpu;
+mod diskstats;
+mod filesystem;
+mod loadavg;
+mod meminfo;
+mod netstat;
+mod pressure;
+mod proc_file;
+mod softnet;
+mod tailscaled;
+mod vmstat;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::model::collector::Collectors;
+use crate::model::host::Host;
+
+pub use boot::boot;
+
+/// Where the host's file systems are found (`--path.procfs`, `--path.rootfs`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Mount point of procfs.
+    pub procfs: PathBuf,
+    /// What stands before a mount point to reach it.
+    pub rootfs: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { procfs: PathBuf::from("/proc"), rootfs: PathBuf::from("/") }
+    }
+}
+
+/// Why a collector has nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The kernel does not offer this file: not built in, switched off, or another procfs.
+    #[error("not available: this kernel does not offer {path}")]
+    Unavailable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is there but cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is larger than anything the kernel writes.
+    #[error("{path} has more than {limit} bytes")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that are read at most.
+        limit: usize,
+    },
+    /// A line is not what the kernel writes.
+    #[error("{path}, line {line}: expected {expected}, found {found:?}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Line number from 1.
+        line: usize,
+        /// What would be right.
+        expected: &'static str,
+        /// The beginning of the line.
+        found: String,
+    },
+    /// A line that every kernel writes is not there.
+    #[error("{path} has no line {expected}")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What the line begins with.
+        expected: &'static str,
+    },
+}
+
+/// One group of figures from one place.
+trait Collector: Default + 'static {
+    /// Name in `--collector.NAME` and in the self metrics.
+    const NAME: &'static str;
+    /// What it reads, for `--help`.
+    const HELP: &'static str;
+    /// Whether it runs unless it is switched off.
+    const DEFAULT: bool = true;
+    /// What it fills.
+    type Output;
+
+    /// Its field of the model.
+    fn field(host: &mut Host) -> &mut Option<Self::Output>;
+
+    /// Reads once. `Ok(None)` when there is nothing to say and nothing wrong with that.
+    fn collect(&mut self, paths: &Paths) -> Result<Option<Self::Output>, HostError>;
+}
+
+/// A [`Collector`] of any output.
+trait Run {
+    /// Reads once and fills the collector's field, with `None` on failure.
+    fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError>;
+}
+
+impl<C: Collector> Run for C {
+    fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError> {
+        let field = C::field(host);
+        *field = None;
+        *field = self.collect(paths)?;
+        Ok(())
+    }
+}
+
+/// A collector as the command line sees it.
+#[derive(Clone, Copy)]
+pub struct CollectorInfo {
+    /// Name in `--collector.NAME`, `--no-collector.NAME` and the self metrics.
+    pub name: &'static str,
+    /// What it reads, in one line.
+    pub help: &'static str,
+    /// Whether it runs unless it is switched off.
+    pub default: bool,
+    create: fn() -> Box<dyn Run>,
+}
+
+const fn info<C: Collector>() -> CollectorInfo {
+    CollectorInfo { name: C::NAME, help: C::HELP, default: C::DEFAULT, create: || Box::new(C::default()) }
+}
+
+/// Every collector, by name.
+pub const COLLECTORS: [CollectorInfo; 10] = [
+    info::<cpu::CpuCollector>(),
+    info::<diskstats::DiskstatsCollector>(),
+    info::<filesystem::FilesystemCollector>(),
+    info::<loadavg::LoadavgCollector>(),
+    info::<meminfo::MeminfoCollector>(),
+    info::<netstat::NetstatCollector>(),
+    info::<pressure::PressureCollector>(),
+    info::<softnet::SoftnetCollector>(),
+    info::<tailscaled::TailscaledCollector>(),
+    info::<vmstat::VmstatCollector>(),
+];
+
+/// The collectors that are switched on, with what they keep between runs.
+pub struct HostSource {
+    paths: Paths,
+    collectors: Vec<(&'static str, Box<dyn Run>)>,
+    complaints: HashMap<&'static str, String>,
+}
+
+impl HostSource {
+    /// Takes the collectors for which `enabled` says yes.
+    #[must_use]
+    pub fn new(paths: Paths, enabled: impl Fn(&CollectorInfo) -> bool) -> Self {
+        let collectors =
+            COLLECTORS.iter().filter(|info| enabled(info)).map(|info| (info.name, (info.create)())).collect();
+        Self { paths, collectors, complaints: HashMap::new() }
+    }
+
+    /// Runs every collector once: fills `host`, notes duration and success under the collector's name. A
+    /// failure is logged when it begins or changes, and takes no other collector down.
+    pub fn collect(&mut self, host: &mut Host, status: &mut Collectors) {
+        for (name, collector) in &mut self.collectors {
+            let started = Instant::now();
+            let outcome = collector.run(&self.paths, host);
+            status.record(name, started, Instant::now(), outcome.is_ok());
+            complain(&mut self.complaints, name, outcome.err());
+        }
+    }
+}
+
+/// Logs an error when it is new for this collector, and its end.
+fn complain(complaints: &mut HashMap<&'static str, String>, name: &'static str, error: Option<HostError>) {
+    let Some(error) = error else {
+        if complaints.remove(name).is_some() {
+            tracing::info!(collector = name, "works again");
+        }
+        return;
+    };
+    let mut text = error.to_string();
+    if let HostError::Read { source, .. } = &error {
+        text = format!("{text}: {source}");
+    }
+    if complaints.get(name) != Some(&text) {
+        match error {
+            HostError::Unavailable { .. } => tracing::info!(collector = name, "{text}"),
+            _ => tracing::warn!(collector = name, "{text}"),
+        }
+        complaints.insert(name, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collect(source: &mut HostSource) -> (Host, Vec<(&'static str, bool)>) {
+        let (mut host, mut status) = (Host::default(), Collectors::default());
+        source.collect(&mut host, &mut status);
+        (host, status.iter().map(|(name, status)| (name, status.success)).collect())
+    }
+
+    #[test]
+    fn the_collectors_are_in_order_and_no_name_comes_twice() {
+        assert!(COLLECTORS.is_sorted_by(|a, b| a.name < b.name));
+        assert!(COLLECTORS.iter().all(|info| info.default && !info.help.is_empty()));
+    }
+
+    #[test]
+    fn everything_but_what_this_kernel_lacks_is_read_from_this_host() {
+        let (host, outcomes) = collect(&mut HostSource::new(Paths::default(), |info| info.default));
+        let failed: Vec<_> = outcomes.iter().filter(|(_, success)| !success).map(|(name, _)| *name).collect();
+        assert!(failed.is_empty() || failed == ["pressure"], "{failed:?}");
+        assert_eq!(outcomes.len(), COLLECTORS.len());
+        assert!(host.cpu.is_some_and(|cpu| cpu.total.idle > 0.0 && !cpu.per_cpu.is_empty()));
+        assert!(host.memory.is_some_and(|memory| memory.total > memory.free));
+        assert!(host.softnet.is_some_and(|rows| !rows.is_empty()));
+    }
+
+    #[test]
+    fn what_is_switched_off_is_not_read() {
+        let (host, outcomes) = collect(&mut HostSource::new(Paths::default(), |info| info.name == "loadavg"));
+        assert_eq!(outcomes, [("loadavg", true)]);
+        assert!(host.load.is_some() && host.cpu.is_none());
+    }
+
+    #[test]
+    fn one_bad_file_takes_no_other_collector_down_and_is_complained_of_until_it_is_good() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
+        write("loadavg", "0.10 0.96 1.05 1/91 19623\n");
+        write("stat", "cpu 1 2\n");
+        let paths = Paths { procfs: root.path().to_owned(), ..Paths::default() };
+        let mut source = HostSource::new(paths, |info| ["cpu", "loadavg", "vmstat"].contains(&info.name));
+        let (host, outcomes) = collect(&mut source);
+        assert_eq!(outcomes, [("cpu", false), ("loadavg", true), ("vmstat", false)]);
+        assert!(host.cpu.is_none() && host.load.is_some());
+        let path = root.path().display();
+        assert_eq!(
+            source.complaints["cpu"],
+            format!(
+                "{path}/stat, line 1: expected a CPU and at least four counts of ticks, found \"cpu 1 2\""
+            )
+        );
+        assert_eq!(
+            source.complaints["vmstat"],
+            format!("not available: this kernel does not offer {path}/vmstat")
+        );
+        write("stat", "cpu 1 2 3 4\n");
+        let (host, _) = collect(&mut source);
+        assert!(host.cpu.is_some() && !source.complaints.contains_key("cpu"));
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use tailgauge_testbed::tailnet::{MiniatureTailnet, Options, WEB_V4};
+//! use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4};
 //! use tailgauge_testbed::{link::Conditions, traffic};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,9 +16,9 @@
 
 mod changes;
 mod topology;
+mod view;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,8 +30,9 @@ pub use topology::{
 };
 
 use crate::control::Control;
+use crate::leftovers::{self, unique_prefix};
 use crate::link::Link;
-use crate::netns::{self, Namespace, NamespaceError, unique_prefix};
+use crate::netns::{Namespace, NamespaceError};
 use crate::node::{Node, NodeError};
 use crate::traffic::{Server, TrafficError};
 use topology::SITES;
@@ -79,10 +80,8 @@ impl MiniatureTailnet {
     /// Brings everything up. Sessions are made when the first packet asks for them.
     pub fn up(options: Options) -> Result<Self, TailnetError> {
         let seed = options.seed;
-        remove_abandoned_folders();
+        let folder = leftovers::folder().map_err(TailnetError::Folder)?;
         let prefix = unique_prefix();
-        let folder =
-            tempfile::Builder::new().prefix(&format!("{prefix}-")).tempdir().map_err(TailnetError::Folder)?;
         let namespace = |role: &str| Namespace::create(format!("{prefix}-{role}")).map(Arc::new);
         let (core, web, lan) = (namespace("core")?, namespace("web")?, namespace("lan")?);
         topology::configure_core(&core)?;
@@ -206,18 +205,5 @@ impl MiniatureTailnet {
     /// The control plane's data, to look at; change it with the methods of the tailnet.
     pub fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Removes the folders of processes that were killed; their namespaces go the same way.
-fn remove_abandoned_folders() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(netns::owner);
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // Somebody else may be at it too.
-            let _ = fs::remove_dir_all(entry.path());
-        }
     }
 }

@@ -1,0 +1,211 @@
+//! Wiring only: which source fills what when, and who serves it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::cli::{AttachMode, Options};
+use crate::listeners::Listeners;
+use crate::model::Model;
+use crate::model::slots::SlotTable;
+use crate::model::tailnet::Tailnet;
+use crate::outputs::http::{Limits, ListenError, Server, Site};
+use crate::outputs::own::SelfMetrics;
+use crate::sources::host::{HostSource, Paths, boot};
+use crate::sources::kernel::{self, DeviceWatch, KernelConfig, KernelError, KernelSource};
+use crate::sources::tailscale::{self, TailscaleConfig};
+
+/// Name of the kernel source in the self metrics.
+const KERNEL: &str = "kernel";
+/// Scrapes closer together than this share one reading of the host.
+const HOST_INTERVAL: Duration = Duration::from_millis(50);
+/// Time that answers under way get when the agent is stopped.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why the agent cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The runtime or a signal handler could not be made.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// The kernel side.
+    #[error("cannot watch the tunnel")]
+    Kernel(#[from] KernelError),
+    /// The web side.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// Sources, and the model they fill.
+struct Agent {
+    own: SelfMetrics,
+    state: RefCell<State>,
+}
+
+struct State {
+    model: Model,
+    kernel: KernelSource,
+    host: HostSource,
+    host_read: Option<Instant>,
+    grace: Duration,
+}
+
+impl State {
+    fn refresh(&mut self) {
+        let started = Instant::now();
+        let outcome = self.kernel.read(&mut self.model.kernel, self.model.slots.rows());
+        if let Err(error) = &outcome {
+            tracing::warn!(error = error as &dyn std::error::Error, "cannot read the kernel maps");
+        }
+        self.model.collectors.record(KERNEL, started, Instant::now(), outcome.is_ok());
+        if self.host_read.is_none_or(|read| started.saturating_duration_since(read) >= HOST_INTERVAL) {
+            self.host.collect(&mut self.model.host, &mut self.model.collectors);
+            self.host_read = Some(started);
+        }
+    }
+
+    fn take(&mut self, tailnet: Arc<Tailnet>) {
+        let overflow = self.model.slots.overflow();
+        self.model.tailnet = tailnet;
+        self.model.slots.update(&self.model.tailnet.peers, Instant::now());
+        if self.model.slots.overflow() > overflow {
+            tracing::warn!(
+                peers = self.model.slots.overflow(),
+                "more peers than slots: these count as unattributed; raise --max-peers"
+            );
+        }
+        self.kernel.sync(&self.model.tailnet, &self.model.slots);
+    }
+
+    fn every_second(&mut self) {
+        self.kernel.sweep();
+        for slot in self.model.slots.expired(Instant::now(), self.grace) {
+            match self.kernel.retire(slot) {
+                Ok(()) => self.model.slots.release(slot),
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    slot,
+                    "cannot retire the slot of a peer that left"
+                ),
+            }
+        }
+    }
+}
+
+impl Site for Agent {
+    fn take_snapshot(&self) {
+        self.state.borrow_mut().refresh();
+    }
+
+    fn with_model<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
+        read(&self.state.borrow().model)
+    }
+
+    fn own_metrics(&self) -> &SelfMetrics {
+        &self.own
+    }
+
+    fn keep_program_statistics(&self, duration: Duration) {
+        if let Err(error) = self.state.borrow_mut().kernel.enable_statistics(duration) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "no run times of the programs");
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting; nothing that happens later ends it.
+pub fn serve(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
+    LocalSet::new().block_on(&runtime, run(options, own))
+}
+
+async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
+    // Subscribed before anything is looked up, so that no change falls between.
+    let watch = DeviceWatch::open()?;
+    let agent = Rc::new(Agent { own, state: RefCell::new(state(options)?) });
+    let limits = Limits { scrapes: options.web_max_requests as usize, ..Limits::default() };
+    let server = Server::new(Rc::clone(&agent), limits);
+    let mut listeners = Listeners::new(&options.web_listen_address);
+    listeners.settle(&server)?;
+
+    spawn_local(follow_devices(Rc::clone(&agent), watch));
+    spawn_local(follow_tailscaled(Rc::clone(&agent), options.tailscale_socket.clone()));
+
+    let handler = |kind| signal(kind).map_err(ServeError::Runtime);
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut hang_up = handler(SignalKind::hangup())?;
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            _ = second.tick() => {
+                agent.state.borrow_mut().every_second();
+                let own = agent.with_model(|model| {
+                    model.tailnet.own.as_ref().map(|own| own.addresses.clone()).unwrap_or_default()
+                });
+                listeners.follow(&own, &server);
+                if let Err(error) = listeners.settle(&server) {
+                    tracing::warn!(%error, "cannot serve on an address");
+                }
+            }
+            _ = hang_up.recv() => tracing::info!("nothing to reload: flags are read at the start"),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("stopping");
+    server.stop(STOP_PATIENCE).await;
+    Ok(())
+}
+
+fn state(options: &Options) -> Result<State, ServeError> {
+    let kernel = KernelSource::load(&KernelConfig {
+        interface: options.interface.clone(),
+        max_peers: options.max_peers,
+        attach_mode: match options.attach_mode {
+            AttachMode::Auto => kernel::AttachMode::Auto,
+            AttachMode::Tcx => kernel::AttachMode::Tcx,
+            AttachMode::Clsact => kernel::AttachMode::Clsact,
+        },
+        handshake_timeout: options.tcp_handshake_timeout,
+    })?;
+    let paths = Paths { procfs: options.path_procfs.clone(), rootfs: options.path_rootfs.clone() };
+    let host = HostSource::new(paths, |collector| options.collectors.enabled.contains(collector.name));
+    let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };
+    model.host.boot = Some(boot());
+    Ok(State { model, kernel, host, host_read: None, grace: options.peer_grace })
+}
+
+async fn follow_devices(agent: Rc<Agent>, mut watch: DeviceWatch) {
+    loop {
+        let event = watch.next().await;
+        agent.state.borrow_mut().kernel.handle(&event);
+    }
+}
+
+async fn follow_tailscaled(agent: Rc<Agent>, socket: std::path::PathBuf) {
+    let config = TailscaleConfig { socket, ..TailscaleConfig::default() };
+    // A success after a failure is a reconnection, but for the first one ever.
+    let (mut connected_once, mut connected) = (false, false);
+    tailscale::run(
+        config,
+        |tailnet| agent.state.borrow_mut().take(tailnet),
+        |started, ended, success| {
+            if success && connected_once && !connected {
+                agent.own.localapi_reconnects.inc();
+            }
+            (connected_once, connected) = (connected_once || success, success);
+            agent.state.borrow_mut().model.collectors.record(tailscale::COLLECTOR, started, ended, success);
+        },
+    )
+    .await;
+}

@@ -1,0 +1,455 @@
+//! `tailgauge check`: what this host has and lacks, one line each, with the remedy.
+//!
+//! It tries what the agent would do instead of guessing from versions, and leaves nothing behind. The exit code is
+//! 0 when the agent would work here, with or without warnings, and 1 when something failed.
+
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::sources::kernel::{AttachMode, KernelError, probe};
+
+/// The programs use the atomic instructions of this version.
+const OLDEST_KERNEL: (u32, u32) = (5, 12);
+/// BPF maps are charged to the memory cgroup from this version on, to RLIMIT_MEMLOCK before.
+const LOCALAPI_TIMEOUT: Duration = Duration::from_secs(5);
+/// The answer about this node alone is a few kilobytes.
+const LOCALAPI_LIMIT: u64 = 1 << 20;
+
+/// What to look at.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// Name of the tunnel device.
+    pub interface: String,
+    /// Peers that would get a slot of their own.
+    pub max_peers: u32,
+    /// Socket of tailscaled's LocalAPI.
+    pub tailscale_socket: PathBuf,
+    /// Addresses that the agent would listen on.
+    pub listen_addresses: Vec<SocketAddr>,
+}
+
+/// How one thing stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// The agent works, with less.
+    Warn,
+    /// The agent does not work.
+    Fail,
+}
+
+impl Status {
+    /// The word in the report.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: &'static str,
+    /// How it stands.
+    pub status: Status,
+    /// What was found, in one sentence.
+    pub found: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn ok(subject: &'static str, found: impl Into<String>) -> Self {
+        Self { subject, status: Status::Ok, found: found.into(), remedy: None }
+    }
+
+    fn warn(subject: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { subject, status: Status::Warn, found: found.into(), remedy: Some(remedy.into()) }
+    }
+
+    fn fail(subject: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { subject, status: Status::Fail, found: found.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In the order in which the agent would meet them.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// 0 when nothing failed, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        u8::from(self.findings.iter().any(|finding| finding.status == Status::Fail))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(formatter, "{:<4}  {:<13} {}", finding.status.as_str(), finding.subject, finding.found)?;
+            if let Some(remedy) = &finding.remedy {
+                writeln!(formatter, "      {:<13} → {remedy}", "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at everything.
+#[must_use]
+pub fn run(options: &CheckOptions) -> Report {
+    let mut findings = vec![
+        kernel(&release()),
+        types(Path::new("/sys/kernel/btf/vmlinux")),
+        permission(&probe::missing_capabilities()),
+        memory(options.max_peers),
+    ];
+    if probe::missing_capabilities().is_empty() {
+        findings.push(programs(options.max_peers));
+        findings.push(hooks());
+    }
+    findings.push(interface(&options.interface));
+    findings.push(localapi(&options.tailscale_socket));
+    findings.extend(options.listen_addresses.iter().map(|address| listen(*address)));
+    Report { findings }
+}
+
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn kernel(release: &str) -> Finding {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+    let version = (numbers.next().and_then(Result::ok), numbers.next().and_then(Result::ok));
+    let found = format!("Linux {release}");
+    match version {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST_KERNEL => Finding::fail(
+            "kernel",
+            found,
+            "the programs need the atomic instructions of Linux 5.12: run a newer kernel",
+        ),
+        (Some(_), Some(_)) => Finding::ok("kernel", found),
+        _ => Finding::warn(
+            "kernel",
+            found,
+            "this is no version number; the next lines tell whether it will do",
+        ),
+    }
+}
+
+fn types(path: &Path) -> Finding {
+    if path.exists() {
+        return Finding::ok("kernel types", format!("{} is there", path.display()));
+    }
+    Finding::warn(
+        "kernel types",
+        format!("{} is missing", path.display()),
+        "counting needs none; tracing collectors do: use a kernel with CONFIG_DEBUG_INFO_BTF",
+    )
+}
+
+fn permission(missing: &[&str]) -> Finding {
+    if missing.is_empty() {
+        return Finding::ok("permission", "CAP_BPF and CAP_NET_ADMIN");
+    }
+    let missing = missing.join(" and ");
+    Finding::fail(
+        "permission",
+        format!("{missing} missing"),
+        "run as root, or with AmbientCapabilities=CAP_BPF CAP_NET_ADMIN in the systemd unit",
+    )
+}
+
+fn memory(max_peers: u32) -> Finding {
+    let needed = match probe::map_memory(max_peers) {
+        Ok(needed) => needed,
+        Err(error) => return Finding::fail("memory", error.to_string(), "lower --max-peers"),
+    };
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let found = format!("{} MiB of kernel memory for --max-peers {max_peers}", mebibytes(needed));
+    match available_memory() {
+        Some(available) if available < needed * 2 => Finding::warn(
+            "memory",
+            format!("{found}, of {} MiB available", mebibytes(available)),
+            "lower --max-peers to about the number of peers you have",
+        ),
+        Some(available) => {
+            Finding::ok("memory", format!("{found}, of {} MiB available", mebibytes(available)))
+        }
+        None => Finding::ok("memory", found),
+    }
+}
+
+/// `MemAvailable` of /proc/meminfo in bytes.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+fn programs(max_peers: u32) -> Finding {
+    match probe::load(max_peers) {
+        Ok(()) => Finding::ok("programs", "the kernel accepts them and their maps"),
+        Err(error) => Finding::fail("programs", causes(&error), "see the reason; a newer kernel may help"),
+    }
+}
+
+fn hooks() -> Finding {
+    let tcx = match probe::attach(AttachMode::Tcx) {
+        Ok(result) => result,
+        Err(error @ KernelError::Namespace(_)) => {
+            let remedy = "run the check as root to try; the agent itself tries tcx, then clsact";
+            return Finding::warn("hooks", format!("not tried: {}", causes(&error)), remedy);
+        }
+        Err(error) => return Finding::fail("hooks", causes(&error), "see the reason"),
+    };
+    let Err(no_tcx) = tcx else { return Finding::ok("hooks", "tcx") };
+    match probe::attach(AttachMode::Clsact) {
+        Ok(Ok(())) => Finding::ok("hooks", format!("clsact ({no_tcx})")),
+        Ok(Err(no_clsact)) => Finding::fail(
+            "hooks",
+            format!("{no_tcx}; {no_clsact}"),
+            "the kernel needs CONFIG_NET_XGRESS (6.6 and later), or CONFIG_NET_SCH_INGRESS with CONFIG_NET_CLS_BPF",
+        ),
+        Err(error) => Finding::fail("hooks", causes(&error), "see the reason"),
+    }
+}
+
+fn interface(name: &str) -> Finding {
+    match probe::interface(name) {
+        Ok(Some(index)) => Finding::ok("interface", format!("{name}, index {index}, layer 3")),
+        Ok(None) => Finding::warn(
+            "interface",
+            format!("there is no interface {name}"),
+            "start tailscaled without --tun=userspace-networking, or name its device with --interface; the agent waits",
+        ),
+        Err(error @ KernelError::NotLayer3 { .. }) => {
+            Finding::fail("interface", causes(&error), "name the device of tailscaled with --interface")
+        }
+        Err(error) => Finding::fail("interface", causes(&error), "see the reason"),
+    }
+}
+
+/// What matters here of tailscaled's `ipnstate.Status`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NodeStatus {
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    backend_state: String,
+    #[serde(default, rename = "TUN")]
+    tun: bool,
+}
+
+fn localapi(socket: &Path) -> Finding {
+    let answer = match ask(socket) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::NotFound => {
+                    "start tailscaled, or name its socket with --tailscale.socket".to_owned()
+                }
+                io::ErrorKind::ConnectionRefused => "start tailscaled: this socket is a leftover".to_owned(),
+                io::ErrorKind::PermissionDenied => {
+                    "let this user reach the socket: its directory must be searchable".to_owned()
+                }
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    "tailscaled hangs: look at its log".to_owned()
+                }
+                _ => "see the reason".to_owned(),
+            };
+            return Finding::fail("LocalAPI", format!("{}: {error}", socket.display()), remedy);
+        }
+    };
+    match parse(&answer) {
+        Ok(status) if !status.tun => Finding::fail(
+            "LocalAPI",
+            format!(
+                "tailscaled {} runs in userspace-networking mode: there is no tunnel device",
+                status.version
+            ),
+            "start tailscaled without --tun=userspace-networking",
+        ),
+        Ok(status) if status.backend_state != "Running" => Finding::warn(
+            "LocalAPI",
+            format!("tailscaled {} is in state {}", status.version, status.backend_state),
+            "run tailscale up; the agent waits",
+        ),
+        Ok(status) => Finding::ok("LocalAPI", format!("tailscaled {}, running", status.version)),
+        Err(reason) => Finding::fail(
+            "LocalAPI",
+            format!("{}: {reason}", socket.display()),
+            "this does not look like tailscaled: check --tailscale.socket",
+        ),
+    }
+}
+
+/// Asks for the node's own status; HTTP/1.0, so that the answer comes whole and ends with the connection.
+fn ask(socket: &Path) -> io::Result<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(LOCALAPI_TIMEOUT))?;
+    stream.set_write_timeout(Some(LOCALAPI_TIMEOUT))?;
+    stream
+        .write_all(b"GET /localapi/v0/status?peers=false HTTP/1.0\r\nHost: local-tailscaled.sock\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(LOCALAPI_LIMIT).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn parse(answer: &[u8]) -> Result<NodeStatus, String> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or("no HTTP answer")?;
+    let head = String::from_utf8_lossy(&answer[..end]);
+    let line = head.lines().next().unwrap_or_default();
+    match line.split(' ').nth(1) {
+        Some("200") => {}
+        _ => return Err(format!("answered {line:?}")),
+    }
+    serde_json::from_slice(&answer[end + 4..]).map_err(|error| format!("answered no status: {error}"))
+}
+
+fn listen(address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::ok("listen", format!("{address} is free")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Finding::fail(
+            "listen",
+            format!("{address} is in use"),
+            "stop what listens there (ss -ltnp), or choose another with --web.listen-address",
+        ),
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Finding::warn(
+            "listen",
+            format!("{address} is no address of this host yet"),
+            "it will be used once the host has it; otherwise correct --web.listen-address",
+        ),
+        Err(error) => {
+            Finding::fail("listen", format!("{address}: {error}"), "choose another with --web.listen-address")
+        }
+    }
+}
+
+/// An error with its causes in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn old_kernels_fail_and_odd_version_names_only_warn() {
+        assert_eq!(kernel("5.10.0-28-amd64").status, Status::Fail);
+        for release in ["5.12.0", "6.1.0-18-amd64", "6.18.44-fc", "10.0"] {
+            assert_eq!(kernel(release).status, Status::Ok, "{release}");
+        }
+        assert_eq!(kernel("custom").status, Status::Warn);
+    }
+
+    #[test]
+    fn the_exit_code_says_whether_anything_failed_and_every_problem_has_a_remedy_line() {
+        let mut report =
+            Report { findings: vec![Finding::ok("kernel", "Linux 6.18"), types(Path::new("/none"))] };
+        assert_eq!(report.exit_code(), 0);
+        report.findings.push(permission(&["CAP_BPF", "CAP_NET_ADMIN"]));
+        assert_eq!(report.exit_code(), 1);
+        let text = report.to_string();
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(
+            text.starts_with("ok    kernel        Linux 6.18\nwarn  kernel types  /none is missing\n"),
+            "{text}"
+        );
+        assert!(text.contains("FAIL  permission    CAP_BPF and CAP_NET_ADMIN missing\n"), "{text}");
+    }
+
+    #[test]
+    fn more_peers_than_possible_are_refused() {
+        let finding = memory(u32::MAX);
+        assert_eq!(finding.status, Status::Fail);
+        assert!(finding.found.contains("at most"), "{}", finding.found);
+    }
+
+    #[test]
+    fn an_address_in_use_fails_and_a_foreign_one_warns() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(listen(taken.local_addr().unwrap()).status, Status::Fail);
+        assert_eq!(listen("127.0.0.1:0".parse().unwrap()).status, Status::Ok);
+        assert_eq!(listen("192.0.2.1:10641".parse().unwrap()).status, Status::Warn);
+    }
+
+    /// Asks a server that says `answer`.
+    fn asked(answer: &'static [u8]) -> Finding {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tailscaled.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).unwrap();
+            // The checker may hang up on an answer that is too long.
+            let _ = stream.write_all(answer);
+            String::from_utf8(request[..length].to_vec()).unwrap()
+        });
+        let finding = localapi(&path);
+        let request = server.join().unwrap();
+        assert!(request.contains("Host: local-tailscaled.sock\r\n"), "{request}");
+        finding
+    }
+
+    #[test]
+    fn tailscaled_is_judged_by_its_answer() {
+        let running = asked(
+            b"HTTP/1.0 200 OK\r\nTailscale-Version: 1.102.3\r\n\r\n\
+              {\"Version\":\"1.102.3\",\"TUN\":true,\"BackendState\":\"Running\",\"Peer\":null}",
+        );
+        assert_eq!((running.status, running.found.as_str()), (Status::Ok, "tailscaled 1.102.3, running"));
+        let stopped =
+            asked(b"HTTP/1.0 200 OK\r\n\r\n{\"Version\":\"1\",\"TUN\":true,\"BackendState\":\"Stopped\"}");
+        assert_eq!(stopped.status, Status::Warn);
+        let userspace = asked(b"HTTP/1.0 200 OK\r\n\r\n{\"TUN\":false,\"BackendState\":\"Running\"}");
+        assert_eq!(userspace.status, Status::Fail);
+        for nonsense in [&b""[..], b"HTTP/1.0 403 Forbidden\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n{\"TUN\":"] {
+            assert_eq!(asked(nonsense).status, Status::Fail, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn an_endless_answer_is_cut_off() {
+        static ENDLESS: [u8; 4 << 20] = [b'x'; 4 << 20];
+        assert_eq!(asked(&ENDLESS).status, Status::Fail);
+    }
+
+    #[test]
+    fn a_missing_or_dead_socket_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tailscaled.sock");
+        assert!(localapi(&path).remedy.unwrap().contains("--tailscale.socket"));
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(localapi(&path).remedy.unwrap().contains("leftover"));
+    }
+}

@@ -1,0 +1,237 @@
+//! CPU, memory and load of the host.
+
+use super::{Family, Section, View};
+use crate::model::host::{Cpu, Load, Memory, Paging, Stall};
+use crate::outputs::prometheus::family::{Header, Kind};
+use crate::outputs::prometheus::text::Samples;
+
+pub(super) const SECTION: Section = Section {
+    title: "Host",
+    about: "The small set that explains a slow node, at the resolution of the scrape. A collector that is off, or \
+            that failed, has no series: a frozen value would look like an idle host.",
+    families: &[
+        Family {
+            header: Header {
+                name: "tailgauge_host_info",
+                kind: Kind::Info,
+                labels: &["hostname", "kernel_release"],
+                help: "Host name and kernel release.",
+            },
+            samples: |view, samples| {
+                if let Some(boot) = &view.model.host.boot {
+                    let line = samples.sample().label("hostname", &boot.hostname);
+                    line.label("kernel_release", &boot.kernel_release).integer(1);
+                }
+            },
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_boot_timestamp_seconds",
+                &[],
+                "Unix time of the last boot.",
+            ),
+            samples: |view, samples| {
+                if let Some(boot) = &view.model.host.boot {
+                    samples.sample().decimal(boot.boot_time.as_millis() as u64, 3);
+                }
+            },
+        },
+        Family {
+            header: Header::gauge("tailgauge_host_cpus", &[], "Logical CPUs."),
+            samples: |view, samples| {
+                samples.plain(view.model.host.boot.as_ref().map(|boot| boot.cpus.into()));
+            },
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_cpu_seconds_total",
+                &["cpu", "mode"],
+                "Time that each CPU spent in each mode; the modes add up to the time since boot. softirq is most of \
+                 packet processing, steal was taken by the hypervisor.",
+            ),
+            samples: |view, samples| {
+                let Some(cpu) = &view.model.host.cpu else { return };
+                for (number, time) in &cpu.per_cpu {
+                    for (mode, seconds) in time.modes() {
+                        samples.sample().number_label("cpu", *number).label("mode", mode).float(seconds);
+                    }
+                }
+            },
+        },
+        Family {
+            header: Header::counter("tailgauge_host_context_switches_total", &[], "Context switches."),
+            samples: |view, samples| cpu(view, samples, |cpu| cpu.context_switches),
+        },
+        Family {
+            header: Header::counter("tailgauge_host_interrupts_total", &[], "Interrupts served."),
+            samples: |view, samples| cpu(view, samples, |cpu| cpu.interrupts),
+        },
+        Family {
+            header: Header::counter("tailgauge_host_forks_total", &[], "Processes and threads created."),
+            samples: |view, samples| cpu(view, samples, |cpu| cpu.forks),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_tasks_running",
+                &[],
+                "Tasks that run or are ready to run now.",
+            ),
+            samples: |view, samples| cpu(view, samples, |cpu| cpu.running),
+        },
+        Family {
+            header: Header::gauge("tailgauge_host_tasks_blocked", &[], "Tasks that wait for a disk now."),
+            samples: |view, samples| cpu(view, samples, |cpu| cpu.blocked),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_load1",
+                &[],
+                "Mean number of tasks that run or wait for CPU or disk, over one minute.",
+            ),
+            samples: |view, samples| load(view, samples, |load| load.one),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_load5",
+                &[],
+                "Mean number of tasks that run or wait for CPU or disk, over five minutes.",
+            ),
+            samples: |view, samples| load(view, samples, |load| load.five),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_load15",
+                &[],
+                "Mean number of tasks that run or wait for CPU or disk, over fifteen minutes.",
+            ),
+            samples: |view, samples| load(view, samples, |load| load.fifteen),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_memory_total_bytes",
+                &[],
+                "Memory that the kernel manages.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| Some(memory.total)),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_memory_available_bytes",
+                &[],
+                "Memory that programs could get without swapping; absent on kernels that do not say.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| memory.available),
+        },
+        Family {
+            header: Header::gauge("tailgauge_host_memory_free_bytes", &[], "Memory that nothing uses."),
+            samples: |view, samples| memory(view, samples, |memory| Some(memory.free)),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_memory_cached_bytes",
+                &[],
+                "Memory that holds file contents.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| Some(memory.cached)),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_memory_slab_bytes",
+                &[],
+                "Memory of kernel objects, connection tracking among them.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| Some(memory.slab)),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_memory_dirty_bytes",
+                &[],
+                "Memory that waits to be written to disk.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| Some(memory.dirty)),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_memory_committed_bytes",
+                &[],
+                "Memory promised to programs.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| Some(memory.committed)),
+        },
+        Family {
+            header: Header::gauge("tailgauge_host_memory_swap_total_bytes", &[], "Size of swap."),
+            samples: |view, samples| memory(view, samples, |memory| Some(memory.swap_total)),
+        },
+        Family {
+            header: Header::gauge("tailgauge_host_memory_swap_free_bytes", &[], "Swap that nothing uses."),
+            samples: |view, samples| memory(view, samples, |memory| Some(memory.swap_free)),
+        },
+        Family {
+            header: Header::counter("tailgauge_host_swap_in_pages_total", &[], "Pages read from swap."),
+            samples: |view, samples| paging(view, samples, |paging| paging.swap_in_pages),
+        },
+        Family {
+            header: Header::counter("tailgauge_host_swap_out_pages_total", &[], "Pages written to swap."),
+            samples: |view, samples| paging(view, samples, |paging| paging.swap_out_pages),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_major_page_faults_total",
+                &[],
+                "Page faults that had to read from a disk.",
+            ),
+            samples: |view, samples| paging(view, samples, |paging| paging.major_faults),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_oom_kills_total",
+                &[],
+                "Processes killed for want of memory.",
+            ),
+            samples: |view, samples| paging(view, samples, |paging| paging.oom_kills),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_pressure_waiting_seconds_total",
+                &["resource"],
+                "Time during which at least one task waited for the resource: cpu, memory or io.",
+            ),
+            samples: |view, samples| pressure(view, samples, |stall| Some(stall.some_seconds)),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_pressure_stalled_seconds_total",
+                &["resource"],
+                "Time during which all tasks waited for the resource at once: cpu, memory or io.",
+            ),
+            samples: |view, samples| pressure(view, samples, |stall| stall.full_seconds),
+        },
+    ],
+};
+
+fn cpu(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Cpu) -> u64) {
+    samples.plain(view.model.host.cpu.as_ref().map(value));
+}
+
+fn load(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Load) -> f64) {
+    if let Some(load) = &view.model.host.load {
+        samples.sample().float(value(load));
+    }
+}
+
+fn memory(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Memory) -> Option<u64>) {
+    samples.plain(view.model.host.memory.as_ref().and_then(value));
+}
+
+fn paging(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Paging) -> Option<u64>) {
+    samples.plain(view.model.host.paging.as_ref().and_then(value));
+}
+
+fn pressure(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Stall) -> Option<f64>) {
+    let Some(pressure) = &view.model.host.pressure else { return };
+    for (resource, stall) in [("cpu", pressure.cpu), ("memory", pressure.memory), ("io", pressure.io)] {
+        if let Some(seconds) = stall.as_ref().and_then(value) {
+            samples.sample().label("resource", resource).float(seconds);
+        }
+    }
+}

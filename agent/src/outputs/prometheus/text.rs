@@ -1,0 +1,208 @@
+//! Lines of the text formats.
+
+use bytes::BytesMut;
+
+use super::buckets::Buckets;
+use super::family::Header;
+use super::format::Format;
+use tailgauge_ebpf::histogram::Histogram;
+
+/// Appends a family; nothing at all when `write` has no sample.
+pub(crate) fn family(
+    header: &Header,
+    format: Format,
+    out: &mut BytesMut,
+    write: impl FnOnce(&mut Samples<'_>),
+) {
+    let start = out.len();
+    head(header, format, out);
+    let first_sample = out.len();
+    write(&mut Samples { out, name: header.name });
+    if out.len() == first_sample {
+        out.truncate(start);
+    }
+}
+
+fn head(header: &Header, format: Format, out: &mut BytesMut) {
+    let openmetrics = format == Format::OpenMetrics;
+    let name = if openmetrics { header.base_name() } else { header.name };
+    let mut line = |keyword: &str, value: &str| {
+        for part in ["# ", keyword, " ", name, " ", value, "\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    };
+    line("HELP", header.help);
+    line("TYPE", header.kind.as_str(openmetrics));
+    if openmetrics && let Some(unit) = header.unit() {
+        line("UNIT", unit);
+    }
+}
+
+/// Takes the samples of one family.
+#[derive(Debug)]
+pub(crate) struct Samples<'a> {
+    out: &'a mut BytesMut,
+    name: &'static str,
+}
+
+impl Samples<'_> {
+    /// Begins a sample: add labels, then end it with a value.
+    #[inline]
+    pub(crate) fn sample(&mut self) -> Line<'_> {
+        self.out.extend_from_slice(self.name.as_bytes());
+        Line { out: self.out, labelled: false }
+    }
+
+    /// A sample without labels, if there is a value.
+    pub(crate) fn plain(&mut self, value: Option<u64>) {
+        if let Some(value) = value {
+            self.sample().integer(value);
+        }
+    }
+
+    /// Classic buckets, sum and count. `labels` are rendered ones, either may be empty.
+    ///
+    /// The count is that of the buckets: a copy taken while a sample is being added may hold one of the two
+    /// and not the other, and a histogram whose count is not its last bucket is refused by some readers.
+    pub(crate) fn histogram(&mut self, labels: [&[u8]; 2], histogram: &Histogram, buckets: &Buckets) {
+        let mut cumulative = 0;
+        let mut next = 0;
+        for bound in &buckets.bounds {
+            cumulative += histogram.buckets[next..=bound.last_bucket].iter().sum::<u64>();
+            next = bound.last_bucket + 1;
+            self.part("_bucket", labels).rendered(&bound.label).integer(cumulative);
+        }
+        cumulative += histogram.buckets[next..].iter().sum::<u64>();
+        self.part("_bucket", labels).rendered(b"le=\"+Inf\"").integer(cumulative);
+        self.part("_sum", labels).decimal(histogram.sum, buckets.decimals);
+        self.part("_count", labels).integer(cumulative);
+    }
+
+    #[inline]
+    fn part(&mut self, suffix: &str, [first, second]: [&[u8]; 2]) -> Line<'_> {
+        self.out.extend_from_slice(self.name.as_bytes());
+        self.out.extend_from_slice(suffix.as_bytes());
+        Line { out: self.out, labelled: false }.rendered(first).rendered(second)
+    }
+}
+
+/// One sample being written.
+#[derive(Debug)]
+#[must_use = "a sample needs a value"]
+pub(crate) struct Line<'a> {
+    out: &'a mut BytesMut,
+    labelled: bool,
+}
+
+impl Line<'_> {
+    /// Adds labels that are rendered and escaped already: `name="value",name="value"`, or nothing.
+    #[inline]
+    pub(crate) fn rendered(mut self, labels: &[u8]) -> Self {
+        if !labels.is_empty() {
+            self.separate();
+            self.out.extend_from_slice(labels);
+        }
+        self
+    }
+
+    /// Adds a label.
+    #[inline]
+    pub(crate) fn label(mut self, name: &str, value: &str) -> Self {
+        self.separate();
+        label(self.out, name, value);
+        self
+    }
+
+    /// Adds a label whose value is a number.
+    pub(crate) fn number_label(mut self, name: &str, value: u32) -> Self {
+        self.separate();
+        label(self.out, name, itoa::Buffer::new().format(value));
+        self
+    }
+
+    #[inline]
+    fn separate(&mut self) {
+        self.out.extend_from_slice(if self.labelled { b"," } else { b"{" });
+        self.labelled = true;
+    }
+
+    /// Ends the sample with a whole number.
+    #[inline]
+    pub(crate) fn integer(self, value: u64) {
+        self.end(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// Ends the sample with 1 or 0.
+    #[inline]
+    pub(crate) fn flag(self, value: bool) {
+        self.end(if value { b"1" } else { b"0" });
+    }
+
+    /// Ends the sample with any number.
+    pub(crate) fn float(self, value: f64) {
+        if value.is_finite() {
+            self.end(ryu::Buffer::new().format_finite(value).as_bytes());
+        } else if value.is_nan() {
+            self.end(b"NaN");
+        } else {
+            self.end(if value > 0.0 { b"+Inf" } else { b"-Inf" });
+        }
+    }
+
+    /// Ends the sample with `value` ÷ 10^`decimals`, exactly: a float would round above 2^53.
+    pub(crate) fn decimal(mut self, value: u64, decimals: u32) {
+        let unit = 10u64.pow(decimals);
+        let mut fraction = value % unit;
+        if fraction == 0 {
+            return self.integer(value / unit);
+        }
+        let mut digits = decimals as usize;
+        while fraction.is_multiple_of(10) {
+            fraction /= 10;
+            digits -= 1;
+        }
+        self.close();
+        self.out.extend_from_slice(itoa::Buffer::new().format(value / unit).as_bytes());
+        self.out.extend_from_slice(b".");
+        let mut buffer = itoa::Buffer::new();
+        let fraction = buffer.format(fraction).as_bytes();
+        self.out.extend_from_slice(&b"0000000000000000000"[..digits - fraction.len()]);
+        self.out.extend_from_slice(fraction);
+        self.out.extend_from_slice(b"\n");
+    }
+
+    #[inline]
+    fn end(mut self, value: &[u8]) {
+        self.close();
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\n");
+    }
+
+    #[inline]
+    fn close(&mut self) {
+        self.out.extend_from_slice(if self.labelled { b"} " } else { b" " });
+    }
+}
+
+/// Appends `name="value"`, escaped.
+pub(super) fn label(out: &mut BytesMut, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"=\"");
+    escape(out, value);
+    out.extend_from_slice(b"\"");
+}
+
+/// Both formats escape the same three characters in a label value; any other UTF-8 may stand as it is.
+fn escape(out: &mut BytesMut, value: &str) {
+    let mut rest = value.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'\n' => b"\\n",
+            b'"' => b"\\\"",
+            _ => b"\\\\",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}

@@ -1,0 +1,118 @@
+//! Collector `cpu`: /proc/stat (Documentation/filesystems/proc.rst, 1.7).
+//!
+//! procfs' `KernelStats` is not used: it drops the CPU numbers, so that an offline CPU shifts all after it.
+
+use super::proc_file::{Bad, ProcFile, number};
+use super::{Collector, HostError, Paths};
+use crate::model::host::{Cpu, CpuTime, Host};
+
+/// Keeps /proc/stat open.
+#[derive(Default)]
+pub(super) struct CpuCollector(ProcFile);
+
+impl Collector for CpuCollector {
+    const NAME: &'static str = "cpu";
+    const HELP: &'static str = "CPU time per mode, context switches, interrupts and tasks from /proc/stat";
+    type Output = Cpu;
+
+    fn field(host: &mut Host) -> &mut Option<Cpu> {
+        &mut host.cpu
+    }
+
+    fn collect(&mut self, paths: &Paths) -> Result<Option<Cpu>, HostError> {
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        self.0.parse(&paths.procfs, "stat", |text| parse(text, ticks)).map(Some)
+    }
+}
+
+fn parse(text: &str, ticks_per_second: f64) -> Result<Cpu, Bad> {
+    const EXPECTED: &str = "a CPU and at least four counts of ticks";
+    let mut cpu = Cpu::default();
+    let mut total = None;
+    for (index, line) in text.lines().enumerate() {
+        let bad = || Bad::Line(index + 1, "a count");
+        let mut words = line.split_ascii_whitespace();
+        let Some(key) = words.next() else { continue };
+        let next = number(words.next());
+        match key {
+            "cpu" => {
+                total = Some(times(line, ticks_per_second).ok_or(Bad::Line(index + 1, EXPECTED))?);
+            }
+            "ctxt" => cpu.context_switches = next.ok_or_else(bad)?,
+            "intr" => cpu.interrupts = next.ok_or_else(bad)?,
+            "processes" => cpu.forks = next.ok_or_else(bad)?,
+            "procs_running" => cpu.running = next.ok_or_else(bad)?,
+            "procs_blocked" => cpu.blocked = next.ok_or_else(bad)?,
+            _ => {
+                let Some(which) = key.strip_prefix("cpu") else { continue };
+                let row = number(Some(which)).zip(times(line, ticks_per_second));
+                cpu.per_cpu.push(row.ok_or(Bad::Line(index + 1, EXPECTED))?);
+            }
+        }
+    }
+    cpu.total = total.ok_or(Bad::Missing("cpu"))?;
+    Ok(cpu)
+}
+
+/// The columns of a `cpu` line. The first four are required, later ones came with later kernels.
+fn times(line: &str, ticks_per_second: f64) -> Option<CpuTime> {
+    let mut seconds = [0.0; 10];
+    let mut columns = 0;
+    for (place, word) in seconds.iter_mut().zip(line.split_ascii_whitespace().skip(1)) {
+        *place = number::<u64>(Some(word))? as f64 / ticks_per_second;
+        columns += 1;
+    }
+    let [user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice] = seconds;
+    (columns >= 4).then_some(CpuTime {
+        user,
+        nice,
+        system,
+        idle,
+        iowait,
+        irq,
+        softirq,
+        steal,
+        guest,
+        guest_nice,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "cpu  300 20 100 5000 30 4 5 6 7 8\ncpu0 100 10 50 2500 15 2 2 3 0 0\n\
+                        cpu2 200 10 50 2500 15 2 3 3 0 0\nintr 1189175 0 0\nctxt 1716545\nbtime 1\n\
+                        processes 42\nprocs_running 3\nprocs_blocked 1\nsoftirq 1 2 3\n";
+
+    #[test]
+    fn ticks_become_seconds_and_an_offline_cpu_leaves_a_gap() {
+        let cpu = parse(STAT, 100.0).unwrap();
+        assert_eq!(cpu.total.user, 3.0);
+        assert_eq!(cpu.total.guest_nice, 0.08);
+        assert_eq!(cpu.per_cpu.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!((cpu.context_switches, cpu.interrupts, cpu.forks), (1_716_545, 1_189_175, 42));
+        assert_eq!((cpu.running, cpu.blocked), (3, 1));
+    }
+
+    #[test]
+    fn the_modes_add_up_to_the_time_since_boot() {
+        let cpu = parse(STAT, 100.0).unwrap();
+        let sum: f64 = cpu.total.modes().iter().map(|(_, seconds)| seconds).sum();
+        assert!((sum - 54.65).abs() < 1e-9, "{sum}");
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        assert_eq!(
+            parse("cpu 1 2 3 4\ncpu0 1 x 3 4\n", 100.0),
+            Err(Bad::Line(2, "a CPU and at least four counts of ticks"))
+        );
+        assert_eq!(
+            parse("cpu 1 2 3\n", 100.0).unwrap_err(),
+            Bad::Line(1, "a CPU and at least four counts of ticks")
+        );
+        assert_eq!(parse("ctxt 1\n", 100.0), Err(Bad::Missing("cpu")));
+        assert_eq!(parse("cpu 1 2 3 4\nctxt -1\n", 100.0), Err(Bad::Line(2, "a count")));
+    }
+}

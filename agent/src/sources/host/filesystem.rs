@@ -1,0 +1,203 @@
+//! Collector `filesystem`: space by statvfs of what /proc/self/mountinfo lists (proc_pid_mountinfo(5)).
+//!
+//! procfs' `MountInfo` is not used: it leaves `\040` for a blank in paths.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use super::proc_file::{Bad, ProcFile};
+use super::{Collector, HostError, Paths};
+use crate::model::host::{Filesystem, Host};
+use crate::sources::clean;
+
+/// Types without space of their own.
+const PSEUDO: [&str; 29] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "iso9660",
+    "mqueue",
+    "nsfs",
+    "overlay",
+    "proc",
+    "procfs",
+    "pstore",
+    "ramfs",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "squashfs",
+    "erofs",
+    "sysfs",
+    "tracefs",
+    "nfsd",
+    "resctrl",
+];
+/// Types whose server can hang, and statvfs with it.
+const REMOTE: [&str; 9] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "glusterfs", "lustre"];
+
+/// Keeps the mount table open.
+#[derive(Default)]
+pub(super) struct FilesystemCollector(ProcFile);
+
+impl Collector for FilesystemCollector {
+    const NAME: &'static str = "filesystem";
+    const HELP: &'static str = "space and inodes of local file systems, by statvfs";
+    type Output = Vec<Filesystem>;
+
+    fn field(host: &mut Host) -> &mut Option<Vec<Filesystem>> {
+        &mut host.filesystems
+    }
+
+    fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<Filesystem>>, HostError> {
+        let mounts = self.0.parse(&paths.procfs, "self/mountinfo", parse)?;
+        let mut filesystems: Vec<_> = mounts.iter().filter_map(|mount| space(&paths.rootfs, mount)).collect();
+        // Two that only differed in what was cleaned away would be the same series.
+        let mut seen = HashSet::new();
+        filesystems.retain(|filesystem| seen.insert(filesystem.mount_point.clone()));
+        Ok(Some(filesystems))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    device: String,
+    mount_point: PathBuf,
+    fstype: String,
+}
+
+/// The first mount of each local file system that holds data, in order; of several on one mount point the last,
+/// which covers the others.
+fn parse(text: &str) -> Result<Vec<Mount>, Bad> {
+    let mut mounts: Vec<(&str, Mount)> = Vec::new();
+    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    for (index, line) in text.lines().enumerate() {
+        let (number, mount) = mount(line).ok_or(Bad::Line(index + 1, "a line of mountinfo"))?;
+        let place = *places.entry(mount.mount_point.clone()).or_insert(mounts.len());
+        match mounts.get_mut(place) {
+            Some(covered) => *covered = (number, mount),
+            None => mounts.push((number, mount)),
+        }
+    }
+    let mut seen = HashSet::new();
+    mounts.retain(|(number, mount)| holds_data(&mount.fstype) && seen.insert(*number));
+    Ok(mounts.into_iter().map(|(_, mount)| mount).collect())
+}
+
+/// `36 35 98:0 /root /mount options fields… - type device super-options`: the device number and the mount.
+fn mount(line: &str) -> Option<(&str, Mount)> {
+    let (left, right) = line.split_once(" - ")?;
+    let mut left = left.split(' ').skip(2);
+    let number = left.next()?;
+    let mount_point = unescape(left.nth(1)?);
+    let mut right = right.split(' ');
+    let fstype = right.next()?.to_owned();
+    let device = unescape(right.next()?).to_string_lossy().into_owned();
+    Some((number, Mount { device, mount_point, fstype }))
+}
+
+/// Fuse may be anything, a hung server included, unless it says that a block device is behind it.
+fn holds_data(fstype: &str) -> bool {
+    !PSEUDO.contains(&fstype) && !REMOTE.contains(&fstype) && fstype != "fuse" && !fstype.starts_with("fuse.")
+}
+
+/// Blank, tab, newline and backslash come as three octal digits (`mangle` in fs/seq_file.c).
+fn unescape(field: &str) -> PathBuf {
+    let bytes = field.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        let octal = match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
+                Some((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'))
+            }
+            _ => None,
+        };
+        plain.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { &tail[3..] } else { tail };
+    }
+    PathBuf::from(OsString::from_vec(plain))
+}
+
+/// `None` when the file system cannot be asked (gone, no permission) or has no size.
+fn space(rootfs: &Path, mount: &Mount) -> Option<Filesystem> {
+    let below = mount.mount_point.strip_prefix("/").unwrap_or(Path::new(""));
+    let stat = statvfs(rootfs.join(below)).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    (stat.f_blocks > 0).then(|| Filesystem {
+        device: clean::text(&mount.device, "none"),
+        mount_point: clean::text(&mount.mount_point.to_string_lossy(), "/"),
+        fstype: clean::label(&mount.fstype, "unknown"),
+        read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+        size_bytes: bytes(stat.f_blocks),
+        free_bytes: bytes(stat.f_bfree),
+        available_bytes: bytes(stat.f_bavail),
+        files: stat.f_files,
+        files_free: stat.f_ffree,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MOUNTINFO: &str = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+        27 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw\n\
+        28 27 254:0 /sub /bind rw - ext4 /dev/vda rw\n\
+        29 27 0:50 / /far rw - nfs4 server:/x rw\n\
+        30 27 0:51 / /mnt/with\\040blank\\134n rw - xfs /dev/vdb rw\n\
+        31 27 0:52 / /home/x/.gvfs rw - fuse.sshfs host:/ rw\n\
+        32 27 0:53 / /run/shm rw - tmpfs covered rw\n\
+        33 32 0:54 / /run/shm rw - tmpfs covering rw\n\
+        34 27 0:55 / /hidden rw - ext4 /dev/vdc rw\n\
+        35 34 0:56 / /hidden rw - proc proc rw\n";
+
+    #[test]
+    fn local_file_systems_once_each() {
+        let mounts = parse(MOUNTINFO).unwrap();
+        let points: Vec<_> = mounts.iter().map(|mount| mount.mount_point.to_str().unwrap()).collect();
+        assert_eq!(points, ["/", "/mnt/with blank\\n", "/run/shm"]);
+        assert_eq!((mounts[0].device.as_str(), mounts[2].device.as_str()), ("/dev/vda", "covering"));
+    }
+
+    #[test]
+    fn the_root_of_this_host_has_space() {
+        let mount = Mount { device: "x".into(), mount_point: "/".into(), fstype: "ext4".into() };
+        let root = space(Path::new("/"), &mount).unwrap();
+        assert!(root.size_bytes >= root.free_bytes && root.free_bytes >= root.available_bytes, "{root:?}");
+        assert!(root.size_bytes > 1 << 20);
+    }
+
+    #[test]
+    fn a_mount_point_that_is_gone_is_left_out() {
+        let mount = Mount { device: "x".into(), mount_point: "/no/such/place".into(), fstype: "ext4".into() };
+        assert_eq!(space(Path::new("/"), &mount), None);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        assert_eq!(parse("22 27 0:21 / /proc rw\n"), Err(Bad::Line(1, "a line of mountinfo")));
+        assert_eq!(parse(&format!("{MOUNTINFO}1 - ext4\n")), Err(Bad::Line(11, "a line of mountinfo")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_answer_or_an_error(text in "[ 0-9/\\\\a-z:-]{0,40}( - )?[a-z \\\\0-7]{0,20}\n?") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Reading a file of procfs: opened once, read anew from its beginning each time.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::HostError;
+
+/// More than any file read here ever has (netstat: 6 KiB; diskstats of 1,000 disks: 150 KiB).
+const LIMIT: usize = 4 << 20;
+/// First size of the buffer; most files fit, so that one read and one for the end do.
+const FIRST: usize = 8 << 10;
+/// How much of a bad line an error shows.
+const EXCERPT: usize = 80;
+
+/// A line that is not as expected, before the file's name is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Bad {
+    /// Line number from 1, and what would be right.
+    Line(usize, &'static str),
+    /// A line that begins so is missing.
+    Missing(&'static str),
+}
+
+/// A file of procfs that stays open, with the buffer that it is read into.
+#[derive(Debug, Default)]
+pub(super) struct ProcFile {
+    open: Option<(PathBuf, File)>,
+    buffer: Vec<u8>,
+}
+
+impl ProcFile {
+    /// Reads `directory`/`name` and hands its text to `parse`.
+    pub(super) fn parse<T>(
+        &mut self,
+        directory: &Path,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, Bad>,
+    ) -> Result<T, HostError> {
+        let path = directory.join(name);
+        let text = self.read(&path)?;
+        parse(&text).map_err(|bad| match bad {
+            Bad::Missing(expected) => HostError::Missing { path, expected },
+            Bad::Line(line, expected) => {
+                let found = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+                let found = found.chars().take(EXCERPT).collect();
+                HostError::Malformed { path, line, expected, found }
+            }
+        })
+    }
+
+    fn read(&mut self, path: &Path) -> Result<Cow<'_, str>, HostError> {
+        let outcome = self.fill(path);
+        if let Err(error) = outcome {
+            self.open = None;
+            return Err(error);
+        }
+        Ok(String::from_utf8_lossy(&self.buffer))
+    }
+
+    fn fill(&mut self, path: &Path) -> Result<(), HostError> {
+        let failed = |source: io::Error| match source.kind() {
+            // Pressure that is compiled in but off at boot answers "not supported".
+            io::ErrorKind::NotFound | io::ErrorKind::Unsupported => {
+                HostError::Unavailable { path: path.to_owned() }
+            }
+            _ => HostError::Read { path: path.to_owned(), source },
+        };
+        if self.open.as_ref().is_none_or(|(opened, _)| opened != path) {
+            self.open = Some((path.to_owned(), File::open(path).map_err(failed)?));
+        }
+        let Some((_, file)) = &self.open else { return Ok(()) };
+        read_all(file, &mut self.buffer)
+            .map_err(failed)?
+            .then_some(())
+            .ok_or_else(|| HostError::TooLong { path: path.to_owned(), limit: LIMIT })
+    }
+}
+
+/// Reads the whole file into `buffer`; false when it has more than [`LIMIT`] bytes.
+fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    buffer.resize(buffer.capacity().max(FIRST), 0);
+    let mut filled = 0;
+    loop {
+        let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) else {
+            if filled >= LIMIT {
+                return Ok(false);
+            }
+            buffer.resize(filled * 2, 0);
+            continue;
+        };
+        match file.read_at(free, filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(true)
+}
+
+/// Reads a small file once, such as one below /proc/PID. `None` when the process is gone.
+pub(super) fn read_of_process(path: &Path) -> Result<Option<String>, HostError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// Whether a process or thread ended between being listed and being read.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Next word as a number.
+pub(super) fn number<T: std::str::FromStr>(word: Option<&str>) -> Option<T> {
+    word?.parse().ok()
+}

@@ -1,0 +1,233 @@
+//! The embedded object: creates the maps at their sizes and loads the programs.
+
+use std::io;
+
+use aya::maps::{Map, MapError};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use tailgauge_ebpf::layout::{DIRECTIONS, Line, Tcp, Windows, globals, maps, programs};
+
+use super::KernelError;
+use super::probe::missing_capabilities;
+
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/tailgauge.bpf.o"));
+
+/// Shards of a slot are capped: with more CPUs than this, several share a cache line.
+const MAX_SHARDS: u32 = 8;
+/// Rows of TCP alone would be 300 MiB beyond this.
+const MAX_PEERS: u32 = 65_534;
+/// AllowedIPs and advertised routes; the tries allocate an entry only when it is inserted.
+const PREFIXES: u32 = 131_072;
+const ROUTES: u32 = 131_072;
+/// Handshakes under way at one time.
+const HANDSHAKES: u32 = 8_192;
+/// Established connections at one time; 100 bytes each.
+const CONNECTIONS: u32 = 65_536;
+/// Single addresses a peer may have on average: two of its own, two more.
+const ADDRESSES_PER_PEER: u32 = 4;
+const MIN_ADDRESSES: u32 = 1_024;
+/// Lines of the verifier's log that say why.
+const LOG_LINES: usize = 8;
+
+/// Entries of every map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) slots: u32,
+    pub(super) shards: u32,
+    pub(super) addresses: u32,
+    pub(super) prefixes: u32,
+    pub(super) routes: u32,
+    pub(super) handshakes: u32,
+    pub(super) connections: u32,
+}
+
+impl Sizes {
+    /// Sizes for `max_peers` peers on a machine with `cpus` possible CPUs.
+    pub(super) fn new(max_peers: u32, cpus: u32) -> Result<Self, KernelError> {
+        if max_peers > MAX_PEERS {
+            return Err(KernelError::TooManyPeers { max_peers, limit: MAX_PEERS });
+        }
+        Ok(Self {
+            slots: max_peers + 1,
+            shards: cpus.next_power_of_two().min(MAX_SHARDS),
+            addresses: (max_peers * ADDRESSES_PER_PEER).max(MIN_ADDRESSES),
+            prefixes: PREFIXES,
+            routes: ROUTES,
+            handshakes: HANDSHAKES,
+            connections: CONNECTIONS,
+        })
+    }
+
+    /// Sizes for `max_peers` peers here.
+    pub(super) fn for_this_machine(max_peers: u32) -> Result<Self, KernelError> {
+        Self::new(max_peers, aya::util::nr_cpus().map_or(1, |cpus| cpus as u32))
+    }
+
+    fn entries(&self) -> [(&'static str, u32); 11] {
+        [
+            (maps::COUNTERS, self.slots * self.shards * DIRECTIONS),
+            (maps::WINDOWS, self.slots + 1),
+            (maps::TCP, self.slots),
+            (maps::PEERS_V4, self.addresses),
+            (maps::PEERS_V6, self.addresses),
+            (maps::PREFIXES_V4, self.prefixes),
+            (maps::PREFIXES_V6, self.prefixes),
+            (maps::ROUTES_V4, self.routes),
+            (maps::ROUTES_V6, self.routes),
+            (maps::HANDSHAKES, self.handshakes),
+            (maps::CONNECTIONS, self.connections),
+        ]
+    }
+
+    /// Kernel memory of all maps in bytes, about: the arrays, the hash tables (allocated ahead), empty tries.
+    pub(super) fn memory(&self) -> u64 {
+        /// Bucket, element header, alignment of a hash table's element beside key and value, about.
+        const HASH_ELEMENT: u64 = 72;
+        let rows = |count: u32, size: usize| u64::from(count) * size as u64;
+        rows(self.slots * self.shards * DIRECTIONS, size_of::<Line>())
+            + rows(self.slots + 1, size_of::<Windows>())
+            + rows(self.slots, size_of::<Tcp>())
+            + u64::from(self.addresses) * 2 * HASH_ELEMENT
+            + u64::from(self.handshakes + self.connections) * (HASH_ELEMENT + 64)
+    }
+}
+
+/// The loaded object: programs are in the kernel, maps wait to be taken.
+#[derive(Debug)]
+pub(super) struct Object {
+    ebpf: Ebpf,
+    sizes: Sizes,
+}
+
+impl Object {
+    /// Creates the maps and loads both programs.
+    pub(super) fn load(max_peers: u32) -> Result<Self, KernelError> {
+        let sizes = Sizes::for_this_machine(max_peers)?;
+        let mut loader = EbpfLoader::new();
+        // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
+        loader.btf(None).override_global(globals::SHARDS, &sizes.shards, true).override_global(
+            globals::SLOTS,
+            &sizes.slots,
+            true,
+        );
+        for (name, entries) in sizes.entries() {
+            loader.map_max_entries(name, entries);
+        }
+        let ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
+        let mut object = Self { ebpf, sizes };
+        for program in [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS] {
+            object.program(program)?.load().map_err(|error| explain_program(program, error))?;
+        }
+        Ok(object)
+    }
+
+    pub(super) const fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// A program of the object.
+    pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
+        self.ebpf
+            .program_mut(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(KernelError::MissingProgram(name))
+    }
+
+    /// Total run time and runs of a program; they advance only while BPF statistics are on.
+    pub(super) fn run(&self, name: &'static str) -> Option<(u64, u64)> {
+        let program: &SchedClassifier = self.ebpf.program(name)?.try_into().ok()?;
+        let info = program.info().ok()?;
+        Some((info.run_time().as_nanos() as u64, info.run_count()))
+    }
+
+    /// Takes a map out of the object.
+    pub(super) fn take_map(&mut self, name: &'static str) -> Result<Map, KernelError> {
+        self.ebpf.take_map(name).ok_or(KernelError::MissingMap(name))
+    }
+
+    /// The object itself, for the log of the programs.
+    pub(super) const fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+fn explain_object(error: EbpfError, sizes: &Sizes) -> KernelError {
+    let operation = match &error {
+        EbpfError::MapError(MapError::CreateError { name, .. }) => format!("create map {name}"),
+        _ => "load the kernel programs".to_owned(),
+    };
+    match errno(&error) {
+        Some(libc::EPERM) if missing_capabilities().is_empty() => {
+            KernelError::LockedMemory { operation, source: Box::new(error) }
+        }
+        Some(libc::EPERM | libc::EACCES) => KernelError::Permission { operation, source: Box::new(error) },
+        Some(libc::ENOMEM) => {
+            KernelError::Memory { operation, bytes: sizes.memory(), source: Box::new(error) }
+        }
+        _ => KernelError::Object(Box::new(error)),
+    }
+}
+
+fn explain_program(program: &'static str, error: ProgramError) -> KernelError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            if io_error.raw_os_error() == Some(libc::EPERM) {
+                let operation = format!("load program {program}");
+                return KernelError::Permission { operation, source: Box::new(io_error) };
+            }
+            KernelError::Verifier { program, log: tail(&log, LOG_LINES), source: io_error }
+        }
+        error => KernelError::Program { program, source: Box::new(error) },
+    }
+}
+
+/// The system's error number at the bottom of a chain of causes.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(number) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(number);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The last `count` lines that say something.
+fn tail(log: &str, count: usize) -> String {
+    let lines: Vec<_> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_a_power_of_two_that_covers_the_cpus_up_to_the_cap() {
+        for (cpus, shards) in [(1, 1), (2, 2), (3, 4), (8, 8), (9, 8), (128, 8)] {
+            assert_eq!(Sizes::new(10, cpus).unwrap().shards, shards, "{cpus} CPUs");
+        }
+    }
+
+    #[test]
+    fn too_many_peers_are_refused_with_the_limit() {
+        let error = Sizes::new(1_000_000, 2).unwrap_err();
+        assert_eq!(error.to_string(), "--max-peers 1000000 is too large: at most 65534");
+    }
+
+    #[test]
+    fn the_end_of_the_verifier_log_is_kept() {
+        assert_eq!(tail("a\n\nb\nc  \n", 2), "b | c");
+        assert_eq!(tail("", 3), "");
+    }
+
+    #[test]
+    fn the_error_number_is_found_below_wrappers() {
+        let inner = io::Error::from_raw_os_error(libc::EPERM);
+        let error = MapError::CreateError { name: "COUNTERS".to_owned(), io_error: inner };
+        assert_eq!(errno(&error), Some(libc::EPERM));
+    }
+}

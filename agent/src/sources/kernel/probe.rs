@@ -1,0 +1,77 @@
+//! What this host offers to the kernel source, for `tailgauge check`. Nothing here leaves anything behind.
+
+use std::io;
+
+use caps::{CapSet, Capability};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::device::{self, LinkLayer};
+use super::hooks::Hooks;
+use super::netlink::Netlink;
+use super::object::{Object, Sizes};
+use super::{AttachMode, KernelError};
+
+/// Capabilities that loading and attaching need and this process lacks; CAP_SYS_ADMIN stands for CAP_BPF.
+#[must_use]
+pub fn missing_capabilities() -> Vec<&'static str> {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let mut missing = Vec::new();
+    if !has(Capability::CAP_BPF) && !has(Capability::CAP_SYS_ADMIN) {
+        missing.push("CAP_BPF");
+    }
+    if !has(Capability::CAP_NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    missing
+}
+
+/// Kernel memory of the maps for `max_peers` peers, bytes, about.
+///
+/// # Errors
+/// When there cannot be so many peers.
+pub fn map_memory(max_peers: u32) -> Result<u64, KernelError> {
+    Ok(Sizes::for_this_machine(max_peers)?.memory())
+}
+
+/// Creates all maps and has the kernel verify both programs.
+///
+/// # Errors
+/// What would keep the agent from starting.
+pub fn load(max_peers: u32) -> Result<(), KernelError> {
+    Object::load(max_peers).map(drop)
+}
+
+/// Whether both programs can be attached in `mode`; otherwise why not. Tried on the loopback device of a network
+/// namespace that goes with the attempt.
+///
+/// # Errors
+/// When there is no such namespace to be had (it needs CAP_SYS_ADMIN), or the programs cannot be loaded.
+pub fn attach(mode: AttachMode) -> Result<Result<(), String>, KernelError> {
+    let attempt = std::thread::spawn(move || {
+        // SAFETY: only this thread moves, and it shares no file descriptor table or memory map with itself alone:
+        // NEWNET concerns neither.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+            .map_err(|error| KernelError::Namespace(error.into()))?;
+        let mut object = Object::load(1)?;
+        let mut hooks = Hooks::new(mode, "");
+        hooks.attach(&mut object, "lo");
+        Ok(hooks.reason().map_or(Ok(()), Err))
+    });
+    attempt.join().unwrap_or_else(|_| Err(KernelError::Namespace(io::Error::other("the attempt panicked"))))
+}
+
+/// Index of the interface called `name`; `None` when there is none.
+///
+/// # Errors
+/// When it is not a layer-3 device, or the kernel does not say.
+pub fn interface(name: &str) -> Result<Option<u32>, KernelError> {
+    let link = Netlink::open()
+        .and_then(|mut netlink| device::find(&mut netlink, name))
+        .map_err(|source| KernelError::Netlink { operation: "look for the device", source })?;
+    match link {
+        Some(link) if link.layer != LinkLayer::Layer3 => {
+            Err(KernelError::NotLayer3 { interface: name.to_owned(), kind: link.layer.describe() })
+        }
+        link => Ok(link.map(|link| link.index)),
+    }
+}

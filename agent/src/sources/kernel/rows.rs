@@ -1,0 +1,238 @@
+//! Copies the per-slot rows into the model, and takes them back when a slot is retired.
+//!
+//! Counters of all slots are read each time. Windows and TCP are fifty times as large, so a slot's are copied
+//! only after its counters moved; the model keeps what was copied before.
+
+use std::sync::atomic::Ordering;
+
+use tailgauge_ebpf::histogram::Histogram;
+use tailgauge_ebpf::layout::{
+    DIRECTIONS, LEGS, Line, OPENERS, PEAK_SECONDS, Tcp, Window, Windows, line_index, maps,
+};
+
+use super::coverage::Counted;
+use super::mmap::{Row, Rows};
+use super::object::Object;
+use super::{KernelError, window};
+use crate::model::kernel::{Kernel, SlotCounters};
+
+/// A packet is counted before its window and its connection are: what changed is copied once more.
+const READS_AFTER_CHANGE: u8 = 2;
+
+const NO_WINDOWS: Windows = Windows {
+    direction: [Window { id: 0, bytes: 0, peaks: [0; PEAK_SECONDS], histogram: Histogram::EMPTY };
+        DIRECTIONS as usize],
+};
+const NO_TCP: Tcp = Tcp {
+    handshake: [Histogram::EMPTY; LEGS],
+    duration: Histogram::EMPTY,
+    opened: [0; OPENERS],
+    refused: [0; OPENERS],
+    timed_out: [0; OPENERS],
+    closed_fin: 0,
+    closed_reset: 0,
+    syn_retransmits: [0; OPENERS],
+    syn_ack_retransmits: [0; OPENERS],
+    ambiguous: 0,
+    lost: 0,
+};
+
+/// The mmapable rows of all slots.
+#[derive(Debug)]
+pub(super) struct SlotRows {
+    counters: Rows<Line>,
+    windows: Rows<Windows>,
+    tunnel_windows: Rows<Windows>,
+    tcp: Rows<Tcp>,
+    slots: u32,
+    shards: u32,
+    /// Reads for which a slot's windows and TCP are still to be copied.
+    stale: Vec<u8>,
+    retired: SlotCounters,
+}
+
+impl SlotRows {
+    pub(super) fn open(object: &mut Object) -> Result<Self, KernelError> {
+        let sizes = object.sizes();
+        let windows = Rows::new(maps::WINDOWS, object.take_map(maps::WINDOWS)?)?;
+        let mut tunnel_windows = windows.starting_at(sizes.slots)?;
+        tunnel_windows.ensure(1)?;
+        Ok(Self {
+            counters: Rows::new(maps::COUNTERS, object.take_map(maps::COUNTERS)?)?,
+            windows,
+            tunnel_windows,
+            tcp: Rows::new(maps::TCP, object.take_map(maps::TCP)?)?,
+            slots: sizes.slots,
+            shards: sizes.shards,
+            stale: Vec::new(),
+            retired: SlotCounters::default(),
+        })
+    }
+
+    /// Sums the shards of one slot, each read by `read`.
+    fn sum(&self, slot: u32, read: impl Fn(u32, &mut Line) -> bool) -> SlotCounters {
+        let mut sum = SlotCounters::default();
+        for shard in 0..self.shards {
+            for (direction, into) in sum.direction.iter_mut().enumerate() {
+                let mut line = Line::default();
+                read(line_index(slot, shard, self.shards, direction as u32), &mut line);
+                add_line(into, &line);
+            }
+        }
+        sum
+    }
+
+    fn slot(&self, slot: u32) -> SlotCounters {
+        self.sum(slot, |row, line| self.counters.load(row, line))
+    }
+
+    /// What the programs counted over `rows` slots and all retired ones, by direction.
+    pub(super) fn counted(&mut self, rows: u32) -> Result<[Counted; 2], KernelError> {
+        self.ensure(rows)?;
+        let mut counted = self.counted_retired();
+        for slot in 0..rows {
+            add(&mut counted, &self.slot(slot));
+        }
+        Ok(counted)
+    }
+
+    fn counted_retired(&self) -> [Counted; 2] {
+        let mut counted = [Counted::default(); 2];
+        add(&mut counted, &self.retired);
+        counted
+    }
+
+    fn ensure(&mut self, rows: u32) -> Result<(), KernelError> {
+        self.counters.ensure(rows * self.shards * DIRECTIONS)?;
+        if self.stale.len() < rows as usize {
+            self.stale.resize(rows as usize, 0);
+        }
+        Ok(())
+    }
+
+    /// Notes that a slot's TCP row changed without a packet.
+    pub(super) fn touch(&mut self, slot: u32) {
+        if let Some(stale) = self.stale.get_mut(slot as usize) {
+            *stale = READS_AFTER_CHANGE;
+        }
+    }
+
+    /// Copies `rows` slots; windows that ended before `window` are closed. Returns what the programs counted.
+    pub(super) fn read(
+        &mut self,
+        kernel: &mut Kernel,
+        rows: u32,
+        window: u64,
+    ) -> Result<[Counted; 2], KernelError> {
+        let rows = rows.clamp(1, self.slots);
+        self.ensure(rows)?;
+        kernel.slots.resize(rows as usize, SlotCounters::default());
+        kernel.retired = self.retired;
+        let mut counted = self.counted_retired();
+        let mut any_stale = false;
+        for slot in 0..rows {
+            let sum = self.slot(slot);
+            add(&mut counted, &sum);
+            let (known, stale) = (&mut kernel.slots[slot as usize], &mut self.stale[slot as usize]);
+            if *known != sum {
+                *known = sum;
+                *stale = READS_AFTER_CHANGE;
+            }
+            any_stale |= *stale > 0;
+        }
+        if any_stale {
+            self.read_stale(kernel, rows, window)?;
+        }
+        self.read_tunnel(kernel, window);
+        Ok(counted)
+    }
+
+    fn read_stale(&mut self, kernel: &mut Kernel, rows: u32, window: u64) -> Result<(), KernelError> {
+        self.windows.ensure(rows)?;
+        self.tcp.ensure(rows)?;
+        for slot in 0..rows {
+            let stale = &mut self.stale[slot as usize];
+            if *stale == 0 {
+                continue;
+            }
+            let open = window::close_idle(self.windows.row(slot), window);
+            *stale = (*stale - 1).max(u8::from(open));
+            copy(&self.windows, slot, &mut kernel.windows, &NO_WINDOWS);
+            copy(&self.tcp, slot, &mut kernel.tcp, &NO_TCP);
+        }
+        Ok(())
+    }
+
+    fn read_tunnel(&self, kernel: &mut Kernel, window: u64) {
+        window::close_idle(self.tunnel_windows.row(0), window);
+        let into = kernel.tunnel_windows.get_or_insert_with(|| Box::new(NO_WINDOWS));
+        self.tunnel_windows.load(0, into);
+    }
+
+    /// Adds one to a word of a slot's TCP row, given as a byte offset.
+    pub(super) fn count_tcp(&mut self, slot: u32, offset: usize) -> Result<(), KernelError> {
+        if slot >= self.slots {
+            return Ok(());
+        }
+        self.tcp.ensure(slot + 1)?;
+        if let Some(word) = self.tcp.row(slot).get(offset / size_of::<u64>()) {
+            word.fetch_add(1, Ordering::Relaxed);
+        }
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// Moves a slot's counters to the retired ones and zeroes all its rows. Nothing is lost if a packet still
+    /// counts into them meanwhile.
+    pub(super) fn retire(&mut self, slot: u32) -> Result<(), KernelError> {
+        if slot >= self.slots {
+            return Ok(());
+        }
+        self.ensure(slot + 1)?;
+        self.windows.ensure(slot + 1)?;
+        self.tcp.ensure(slot + 1)?;
+        let taken = self.sum(slot, |row, line| self.counters.take(row, line));
+        for (into, line) in self.retired.direction.iter_mut().zip(&taken.direction) {
+            add_line(into, line);
+        }
+        for word in self.windows.row(slot).iter().chain(self.tcp.row(slot)) {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.touch(slot);
+        Ok(())
+    }
+}
+
+fn add_line(into: &mut Line, line: &Line) {
+    for (into, wire) in into.wire.iter_mut().zip(&line.wire) {
+        into.packets += wire.packets;
+        into.bytes += wire.bytes;
+    }
+    into.skbs += line.skbs;
+    into.skb_bytes += line.skb_bytes;
+}
+
+fn add(counted: &mut [Counted; 2], slot: &SlotCounters) {
+    for (into, line) in counted.iter_mut().zip(&slot.direction) {
+        into.skbs += line.skbs;
+        into.bytes += line.skb_bytes;
+    }
+}
+
+/// Brings one slot's entry in `list`, ordered by slot, up to date; a row equal to `empty` has none.
+fn copy<T: Row + PartialEq>(rows: &Rows<T>, slot: u32, list: &mut Vec<(u32, T)>, empty: &T) {
+    match list.binary_search_by_key(&slot, |(slot, _)| *slot) {
+        Ok(index) => {
+            rows.load(slot, &mut list[index].1);
+            if list[index].1 == *empty {
+                list.remove(index);
+            }
+        }
+        Err(index) => {
+            let mut row = *empty;
+            if rows.load(slot, &mut row) && row != *empty {
+                list.insert(index, (slot, row));
+            }
+        }
+    }
+}

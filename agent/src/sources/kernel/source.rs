@@ -1,0 +1,211 @@
+//! The facade of this source.
+
+use std::mem::offset_of;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustix::time::{ClockId, clock_gettime};
+use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
+
+use super::attachment::{Attachment, Means};
+use super::log::KernelLog;
+use super::mmap::{Row, Rows};
+use super::netlink::Netlink;
+use super::object::{Object, Sizes};
+use super::rows::SlotRows;
+use super::statistics::Statistics;
+use super::sweep::{Flows, Outcome};
+use super::tables::Tables;
+use super::watch::Change;
+use super::{DeviceEvent, KernelConfig, KernelError, device, keys, window};
+use crate::model::kernel::{Kernel, ProgramRun};
+use crate::model::slots::SlotTable;
+use crate::model::tailnet::Tailnet;
+
+/// The loaded programs, their hooks and maps. Dropping it detaches everything.
+#[derive(Debug)]
+pub struct KernelSource {
+    // Hooks before the object: they are detached first.
+    attachment: Attachment,
+    object: Object,
+    sizes: Sizes,
+    netlink: Netlink,
+    slots: SlotRows,
+    control: Rows<Control>,
+    health: Rows<Health>,
+    tables: Tables,
+    flows: Flows,
+    statistics: Statistics,
+    log: KernelLog,
+    /// Slots in use, as far as known.
+    rows: u32,
+    own: Vec<IpAddr>,
+    advertised: Vec<IpNet>,
+    host: Vec<IpAddr>,
+}
+
+impl KernelSource {
+    /// Loads the programs and attaches them if the interface exists; otherwise [`Self::handle`] does when it
+    /// appears, and the hooks' reason says that it is awaited.
+    ///
+    /// # Errors
+    /// When the programs cannot be loaded, or the interface is not a layer-3 device. That a hook cannot be
+    /// attached is no error: it is the hook's state in the model.
+    pub fn load(config: &KernelConfig) -> Result<Self, KernelError> {
+        let mut object = Object::load(config.max_peers)?;
+        let netlink = Netlink::open()
+            .map_err(|source| KernelError::Netlink { operation: "talk about devices", source })?;
+        let mut source = Self {
+            attachment: Attachment::new(config),
+            sizes: object.sizes(),
+            netlink,
+            slots: SlotRows::open(&mut object)?,
+            control: row(&mut object, maps::CONTROL)?,
+            health: row(&mut object, maps::HEALTH)?,
+            tables: Tables::open(&mut object)?,
+            flows: Flows::open(&mut object, config.handshake_timeout)?,
+            statistics: Statistics::default(),
+            log: KernelLog::open(&mut object),
+            rows: 1,
+            own: Vec::new(),
+            advertised: Vec::new(),
+            host: Vec::new(),
+            object,
+        };
+        source.read_addresses();
+        source.with_means(Attachment::follow)?;
+        Ok(source)
+    }
+
+    /// Rows of the per-slot maps: peers that fit, and slot 0. The capacity that the slot table must have.
+    #[must_use]
+    pub const fn slots(&self) -> u32 {
+        self.sizes.slots
+    }
+
+    /// Acts on a change of devices or addresses: attaches, re-attaches, updates the routes.
+    pub fn handle(&mut self, event: &DeviceEvent) {
+        let DeviceEvent(change) = event;
+        if matches!(change, Change::Addresses | Change::Resync) {
+            self.read_addresses();
+        }
+        if let Err(error) = self.with_means(|attachment, means| attachment.handle(change, means)) {
+            tracing::error!(error = super::hooks::chain(&error), "cannot follow the device");
+        }
+    }
+
+    /// Makes the keys in the maps agree with the tailnet and the slots.
+    pub fn sync(&mut self, tailnet: &Tailnet, slots: &SlotTable) {
+        self.rows = self.rows.max(slots.rows()).min(self.sizes.slots);
+        self.tables.install_peers(keys::peers(tailnet, slots, &self.sizes));
+        let own = tailnet.own.as_deref().map_or(&[][..], |own| &own.addresses);
+        self.own.clear();
+        self.own.extend_from_slice(own);
+        self.advertised.clone_from(&tailnet.own_routes);
+        self.install_routes();
+    }
+
+    /// Copies everything that was counted into `kernel`: `rows` slots from slot 0 (see `SlotTable::rows`).
+    /// Pass the same `kernel` each time: its buffers are reused and rows without change are not copied.
+    ///
+    /// # Errors
+    /// When the maps cannot be mapped or the device cannot be asked; what was read before stays.
+    pub fn read(&mut self, kernel: &mut Kernel, rows: u32) -> Result<(), KernelError> {
+        self.rows = self.rows.max(rows).min(self.sizes.slots);
+        self.statistics.expire();
+        self.attachment.observe(&mut self.netlink)?;
+        let now = monotonic();
+        let counted = self.slots.read(kernel, self.rows, window::number(now))?;
+        kernel.monotonic_second = now / 1_000_000_000;
+        self.attachment.describe(kernel, counted);
+        self.control.load(0, &mut kernel.control);
+        self.health.load(0, &mut kernel.health);
+        kernel.map_update_errors_total = self.tables.errors();
+        kernel.keys_without_room = self.tables.refused();
+        kernel.maps.clear();
+        kernel.maps.extend(self.tables.fill());
+        kernel.maps.extend(self.flows.fill());
+        kernel.programs.clear();
+        for name in [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS] {
+            let run = self.object.run(name);
+            kernel.programs.extend(run.map(|(nanoseconds, count)| ProgramRun { name, nanoseconds, count }));
+        }
+        Ok(())
+    }
+
+    /// Counts handshakes that stayed without an answer, and hands on what the programs logged. Call it about once
+    /// a second.
+    pub fn sweep(&mut self) {
+        self.statistics.expire();
+        self.log.flush();
+        let Self { flows, slots, .. } = self;
+        let result = flows.sweep(monotonic(), |slot, outcome| {
+            let offset = match outcome {
+                Outcome::TimedOut(opener) => {
+                    let opener = usize::from(opener).min(OPENERS - 1);
+                    offset_of!(Tcp, timed_out) + opener * size_of::<u64>()
+                }
+                Outcome::Lost => offset_of!(Tcp, lost),
+            };
+            if let Err(error) = slots.count_tcp(slot, offset) {
+                tracing::warn!(%error, slot, "cannot count the end of a handshake");
+            }
+        });
+        if let Err(error) = result {
+            tracing::warn!(%error, "cannot look for handshakes that timed out");
+        }
+    }
+
+    /// Takes over a slot's totals and zeroes its rows, so that another peer may use it. Its keys must be gone
+    /// already: they are after [`Self::sync`] with the peer missing.
+    ///
+    /// # Errors
+    /// When the slot's rows cannot be mapped; then the slot must not be reused.
+    pub fn retire(&mut self, slot: u32) -> Result<(), KernelError> {
+        self.slots.retire(slot)
+    }
+
+    /// Keeps BPF run-time statistics on for `duration` from now (about 100 ns per packet).
+    ///
+    /// # Errors
+    /// Without CAP_SYS_ADMIN.
+    pub fn enable_statistics(&mut self, duration: Duration) -> Result<(), KernelError> {
+        self.statistics.enable(duration)
+    }
+
+    fn with_means<T>(&mut self, act: impl FnOnce(&mut Attachment, &mut Means<'_>) -> T) -> T {
+        let Self { attachment, netlink, object, slots, rows, .. } = self;
+        act(attachment, &mut Means { netlink, object, slots, rows: *rows })
+    }
+
+    fn read_addresses(&mut self) {
+        match device::addresses(&mut self.netlink) {
+            Ok(addresses) if addresses == self.host => {}
+            Ok(addresses) => {
+                self.host = addresses;
+                self.install_routes();
+            }
+            Err(error) => tracing::warn!(%error, "cannot read the addresses of this host"),
+        }
+    }
+
+    fn install_routes(&mut self) {
+        let keys = keys::routes(&self.own, &self.advertised, &self.host, &self.sizes);
+        self.tables.install_routes(keys);
+        self.control.store(0, &self.tables.control());
+    }
+}
+
+/// A map of one row, mapped.
+fn row<T: Row>(object: &mut Object, name: &'static str) -> Result<Rows<T>, KernelError> {
+    let mut rows = Rows::new(name, object.take_map(name)?)?;
+    rows.ensure(1)?;
+    Ok(rows)
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, the programs' clock.
+fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

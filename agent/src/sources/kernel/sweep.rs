@@ -1,0 +1,187 @@
+//! Handshakes that nobody answered. The programs see packets; that none came is for the agent to notice.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData};
+use tailgauge_ebpf::layout::{Connection, FlowKey, Handshake, maps};
+
+use super::KernelError;
+use super::batch::Batch;
+use super::object::Object;
+use crate::model::kernel::MapUse;
+
+/// Late retransmissions are known for what they are until then: Linux sends the last SYN 127 s after the first.
+const FORGET_AFTER: Duration = Duration::from_secs(150);
+/// The table of connections is large and only counted.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
+/// `BPF_EXIST`: never bring back what a program has just removed.
+const EXIST: u64 = 2;
+
+/// A table of flows and the buffers to read it.
+#[derive(Debug)]
+struct Table<V: Pod> {
+    map: HashMap<MapData, FlowKey, V>,
+    fd: OwnedFd,
+    batch: Batch<FlowKey, V>,
+    fill: MapUse,
+}
+
+impl<V: Pod + Default> Table<V> {
+    fn open(object: &mut Object, name: &'static str, capacity: u32) -> Result<Self, KernelError> {
+        let error = |source| KernelError::Map { operation: "open", map: name, source: Box::new(source) };
+        let map = object.take_map(name)?;
+        let Map::LruHashMap(data) = &map else { return Err(KernelError::MissingMap(name)) };
+        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|cause| error(cause.into()))?;
+        Ok(Self {
+            map: HashMap::try_from(map).map_err(error)?,
+            fd,
+            batch: Batch::new(),
+            fill: MapUse { name, entries: 0, capacity: u64::from(capacity) },
+        })
+    }
+
+    fn read(&mut self, each: impl FnMut(&FlowKey, &V)) -> io::Result<()> {
+        self.fill.entries = self.batch.read(self.fd.as_fd(), each)? as u64;
+        Ok(())
+    }
+}
+
+/// The tables of connections, and how full they were.
+#[derive(Debug)]
+pub(super) struct Flows {
+    handshakes: Table<Handshake>,
+    connections: Table<Connection>,
+    connections_counted: Option<Instant>,
+    timeout: Duration,
+    pending: Vec<(FlowKey, Handshake, Due)>,
+}
+
+/// What is due for a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// Count it as timed out, keep it.
+    TimeOut,
+    /// Remove it.
+    Forget,
+    /// Remove it; its acknowledgement never passed, so a sample is lost.
+    Lose,
+}
+
+/// What is due for `handshake` at `now`, nanoseconds of CLOCK_MONOTONIC.
+fn due(handshake: &Handshake, now: u64, timeout: Duration) -> Option<Due> {
+    let age = Duration::from_nanos(now.saturating_sub(handshake.syn_at));
+    let answered = handshake.syn_ack_at != 0;
+    match handshake.timed_out != 0 {
+        false if !answered && age >= timeout => Some(Due::TimeOut),
+        false if age >= FORGET_AFTER => Some(Due::Lose),
+        true if age >= FORGET_AFTER => Some(Due::Forget),
+        _ => None,
+    }
+}
+
+/// How a handshake that the programs know nothing more of is to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nobody answered the SYN of this opener.
+    TimedOut(u8),
+    /// It was answered, and its acknowledgement went unseen.
+    Lost,
+}
+
+impl Flows {
+    pub(super) fn open(object: &mut Object, timeout: Duration) -> Result<Self, KernelError> {
+        let sizes = object.sizes();
+        Ok(Self {
+            handshakes: Table::open(object, maps::HANDSHAKES, sizes.handshakes)?,
+            connections: Table::open(object, maps::CONNECTIONS, sizes.connections)?,
+            connections_counted: None,
+            timeout,
+            pending: Vec::new(),
+        })
+    }
+
+    /// Looks through the handshakes at `now`, nanoseconds of CLOCK_MONOTONIC; `count` gets slot and outcome
+    /// of each that is over.
+    pub(super) fn sweep(&mut self, now: u64, mut count: impl FnMut(u32, Outcome)) -> io::Result<()> {
+        let Self { handshakes, pending, timeout, .. } = self;
+        handshakes.read(|key, handshake| {
+            if let Some(due) = due(handshake, now, *timeout) {
+                pending.push((*key, *handshake, due));
+            }
+        })?;
+        for (key, mut handshake, due) in pending.drain(..) {
+            match due {
+                Due::TimeOut => {
+                    handshake.timed_out = 1;
+                    // It may have completed or gone this moment; then it is not ours to count.
+                    if handshakes.map.insert(key, handshake, EXIST).is_ok() {
+                        count(handshake.slot, Outcome::TimedOut(handshake.opener));
+                    }
+                }
+                Due::Lose => {
+                    if handshakes.map.remove(&key).is_ok() {
+                        count(handshake.slot, Outcome::Lost);
+                    }
+                }
+                Due::Forget => {
+                    let _ = handshakes.map.remove(&key);
+                }
+            }
+        }
+        self.count_connections()
+    }
+
+    fn count_connections(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if self.connections_counted.is_some_and(|last| now.duration_since(last) < COUNT_EVERY) {
+            return Ok(());
+        }
+        self.connections_counted = Some(now);
+        self.connections.read(|_, _| ())
+    }
+
+    /// Fill of both tables at the last count.
+    pub(super) const fn fill(&self) -> [MapUse; 2] {
+        [self.handshakes.fill, self.connections.fill]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn at(seconds: u64, handshake: Handshake) -> Option<Due> {
+        due(&handshake, handshake.syn_at + seconds * 1_000_000_000, TIMEOUT)
+    }
+
+    #[test]
+    fn an_unanswered_syn_is_counted_once_and_kept_until_its_last_retransmission() {
+        let mut handshake = Handshake { syn_at: 5, ..Handshake::default() };
+        assert_eq!(at(29, handshake), None);
+        assert_eq!(at(30, handshake), Some(Due::TimeOut));
+        assert_eq!(at(1000, handshake), Some(Due::TimeOut), "even if the sweep came late");
+        handshake.timed_out = 1;
+        assert_eq!(at(149, handshake), None);
+        assert_eq!(at(150, handshake), Some(Due::Forget));
+    }
+
+    #[test]
+    fn an_answered_handshake_is_not_timed_out_but_lost_unless_it_was_counted_before() {
+        let mut handshake = Handshake { syn_at: 5, syn_ack_at: 6, ..Handshake::default() };
+        assert_eq!(at(31, handshake), None);
+        assert_eq!(at(150, handshake), Some(Due::Lose));
+        handshake.timed_out = 1;
+        assert_eq!(at(150, handshake), Some(Due::Forget));
+    }
+
+    #[test]
+    fn a_syn_from_after_the_clock_was_read_has_no_age() {
+        let handshake = Handshake { syn_at: 1_000_000, ..Handshake::default() };
+        assert_eq!(due(&handshake, 0, TIMEOUT), None);
+    }
+}

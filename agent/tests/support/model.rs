@@ -1,0 +1,162 @@
+//! A model with something in every field.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tailgauge::model::host::{
+    Boot, Cpu, CpuTime, Disk, Filesystem, Host, Ip, Load, Memory, Paging, Pressure, Protocols, Softnet,
+    Stall, Tailscaled, Tcp as HostTcp, Udp,
+};
+use tailgauge::model::kernel::{Coverage, DeviceCounters, Hook, HookMode, MapUse, ProgramRun, SlotCounters};
+use tailgauge::model::slots::SlotTable;
+use tailgauge::model::tailnet::Tailnet;
+use tailgauge::model::{Model, synthetic};
+use tailgauge_ebpf::histogram::{Histogram, index};
+use tailgauge_ebpf::layout::{Health, PEAK_SECONDS, Tcp, Window, Windows};
+
+/// Three peers: an ordinary one, a hostile one, and one that left; every other field has something in it.
+pub(crate) fn rich_model(now: Instant) -> Model {
+    let mut model = synthetic::model(3);
+    let ordinary = Arc::new(synthetic::peer(1));
+    let mut hostile = synthetic::peer(2);
+    hostile.name = "\"} 1\nevil_total{x=\"\\".to_owned();
+    hostile.tags = vec!["tag:a".to_owned(), "tag:b".to_owned()];
+    hostile.addresses.remove(0);
+    hostile.last_handshake = None;
+    let members = vec![ordinary, Arc::new(hostile)];
+    // One peer more than there are slots for.
+    let overflow = Arc::new(synthetic::peer(4));
+    model.slots = SlotTable::new(4);
+    let third = Arc::new(synthetic::peer(3));
+    model.slots.update(&[members[0].clone(), members[1].clone(), third], now);
+    let known: Vec<_> = members.into_iter().chain([overflow]).collect();
+    model.slots.update(&known, now);
+    model.tailnet = Arc::new(Tailnet { peers: known, ..(*model.tailnet).clone() });
+    fill_kernel(&mut model);
+    model.host = host();
+    let start = now - Duration::from_secs(10);
+    model.collectors.record("kernel", start, start + Duration::from_micros(250), true);
+    model.collectors.record("tailscale", start, start + Duration::from_millis(3), true);
+    model.collectors.record("tailscale", now, now + Duration::from_secs(1), false);
+    model.collectors.record("softnet", start, start, false);
+    model
+}
+
+fn fill_kernel(model: &mut Model) {
+    let kernel = &mut model.kernel;
+    let hook = |hook, mode| Hook { device: "tailscale0".to_owned(), hook, mode, reason: None };
+    kernel.hooks = vec![hook("tunnel_ingress", HookMode::Tcx), hook("tunnel_egress", HookMode::None)];
+    kernel.reattached_total = 2;
+    kernel.retired = SlotCounters { direction: kernel.slots[1].direction };
+    kernel.monotonic_second = 1000;
+    kernel.windows = vec![(0, windows(0)), (1, windows(300)), (3, windows(70_000))];
+    kernel.tunnel_windows = Some(Box::new(windows(1_000_000)));
+    kernel.tcp = vec![(0, tcp(1)), (1, tcp(1_500)), (2, tcp(u64::MAX >> 8))];
+    let device = DeviceCounters {
+        receive_packets: 1000,
+        transmit_packets: 990,
+        transmit_dropped: 10,
+        ..DeviceCounters::default()
+    };
+    kernel.coverage = Some(Coverage { counted_skbs: [1000, 999], counted_bytes: [1, 1], device });
+    kernel.health =
+        Health { malformed: 1, fragments: 2, handshake_insert_failures: 3, connection_insert_failures: 4 };
+    kernel.maps = vec![
+        MapUse { name: "PEERS_V4", entries: 3, capacity: 4096 },
+        MapUse { name: "HANDSHAKES", entries: 17, capacity: 65536 },
+    ];
+    kernel.map_update_errors_total = 5;
+    kernel.programs = vec![ProgramRun { name: "tunnel_ingress", nanoseconds: 1_234_567_890, count: 42 }];
+}
+
+/// A histogram of `values`.
+pub(crate) fn histogram(values: &[u64]) -> Histogram {
+    let mut histogram = Histogram::EMPTY;
+    for value in values {
+        histogram.buckets[index(*value)] += 1;
+        histogram.count += 1;
+        histogram.sum = histogram.sum.wrapping_add(*value);
+    }
+    histogram
+}
+
+fn windows(bytes: u64) -> Windows {
+    let mut window =
+        Window { id: 0, bytes: 0, peaks: [0; PEAK_SECONDS], histogram: histogram(&[bytes, bytes / 2]) };
+    window.peaks[999 % PEAK_SECONDS] = 999 << 32 | bytes;
+    window.peaks[900 % PEAK_SECONDS] = 900 << 32 | 4_000_000_000;
+    Windows { direction: [window, window] }
+}
+
+fn tcp(microseconds: u64) -> Tcp {
+    let handshake = [histogram(&[microseconds, 1023, 1024]), Histogram::EMPTY];
+    Tcp {
+        handshake,
+        duration: histogram(&[20, 4_000]),
+        opened: [1, 2],
+        refused: [3, 4],
+        timed_out: [5, 6],
+        closed_fin: 7,
+        closed_reset: 8,
+        syn_retransmits: [9, 10],
+        syn_ack_retransmits: [11, 12],
+        ambiguous: 13,
+        lost: 14,
+    }
+}
+
+fn host() -> Host {
+    let time = CpuTime { user: 10.5, system: 3.25, idle: 1000.0, softirq: 0.75, ..CpuTime::default() };
+    let filesystem = Filesystem {
+        device: "/dev/vda1".to_owned(),
+        mount_point: "/a \"b\"".to_owned(),
+        fstype: "ext4".to_owned(),
+        size_bytes: 1 << 40,
+        available_bytes: 1 << 39,
+        ..Filesystem::default()
+    };
+    let ip =
+        Ip { in_receives: Some(100), forwarded: Some(90), fragmentation_failures: Some(1), ..Ip::default() };
+    let udp = Udp { in_datagrams: Some(5), receive_buffer_errors: Some(2), ..Udp::default() };
+    let stall = Stall { some_seconds: 1.5, full_seconds: Some(0.5) };
+    Host {
+        boot: Some(Boot {
+            hostname: "exit".to_owned(),
+            kernel_release: "6.18.0".to_owned(),
+            cpus: 2,
+            boot_time: Duration::from_secs(1_790_000_000),
+        }),
+        cpu: Some(Cpu {
+            total: time,
+            per_cpu: vec![(0, time), (1, time)],
+            context_switches: 9,
+            ..Cpu::default()
+        }),
+        load: Some(Load { one: 0.25, five: 0.5, fifteen: 0.75 }),
+        memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
+        paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
+        disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),
+        // The same twice, as two names may be after cleaning.
+        filesystems: Some(vec![filesystem.clone(), filesystem]),
+        protocols: Some(Protocols {
+            ipv4: ip,
+            ipv6: Some(ip),
+            udp,
+            udp6: None,
+            tcp: HostTcp { established: Some(4), retransmitted_segments: Some(6), ..HostTcp::default() },
+        }),
+        softnet: Some(vec![Softnet { cpu: 0, processed: 77, backlog: Some(0), ..Softnet::default() }]),
+        pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None }),
+        tailscaled: Some(Tailscaled {
+            pid: 1,
+            start_time: Duration::from_millis(1_790_000_100_250),
+            user_seconds: 2.0,
+            system_seconds: 1.0,
+            run_queue_delay_seconds: Some(0.5),
+            threads: 12,
+            resident_bytes: 50 << 20,
+            virtual_bytes: 1 << 31,
+            open_fds: None,
+        }),
+    }
+}

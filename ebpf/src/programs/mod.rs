@@ -1,0 +1,17 @@
+//! Programs by hook, and the parts they are made of.
+
+mod atomic;
+mod attribution;
+mod classes;
+mod connection;
+mod counting;
+mod filter;
+mod handshake;
+mod histogram;
+mod maps;
+mod skb;
+mod tcp;
+mod tunnel;
+mod tunnel_egress;
+mod tunnel_ingress;
+mod windows;

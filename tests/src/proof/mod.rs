@@ -1,0 +1,9 @@
+//! What must be true of the agent on every tailnet, the miniature one and the real one.
+
+pub mod device;
+pub mod iperf;
+pub mod scraped;
+pub mod totals;
+
+/// A proof ends with the first thing that went wrong, whatever it was.
+pub type Outcome = Result<(), Box<dyn std::error::Error>>;
