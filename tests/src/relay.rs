@@ -3,9 +3,10 @@
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
+use std::thread;
 
+use crate::connections::Connections;
 use crate::netns::Namespace;
 use crate::wake::{Stop, Threads, Wake};
 
@@ -13,12 +14,8 @@ use crate::wake::{Stop, Threads, Wake};
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
-    streams: Arc<Streams>,
-    threads: Option<Threads>,
+    _threads: Threads,
 }
-
-#[derive(Debug, Default)]
-struct Streams(Mutex<Vec<(TcpStream, TcpStream, JoinHandle<()>)>>);
 
 impl Relay {
     /// Listens on 127.0.0.1, on `port` or, when that is taken, on a free one, and connects to `target` inside the
@@ -31,11 +28,10 @@ impl Relay {
         })?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let streams = Arc::new(Streams::default());
-        let (shared, namespace) = (Arc::clone(&streams), Arc::clone(namespace));
+        let namespace = Arc::clone(namespace);
         let mut threads = Threads::new()?;
-        threads.spawn("relay", move |stop| shared.accept_loop(&listener, &namespace, target, stop))?;
-        Ok(Self { address, streams, threads: Some(threads) })
+        threads.spawn("relay", move |stop| accept_loop(&listener, &namespace, target, stop))?;
+        Ok(Self { address, _threads: threads })
     }
 
     /// Where it listens on the host.
@@ -45,49 +41,28 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.threads = None;
-        let all = std::mem::take(&mut *self.streams.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for (near, far, handle) in all {
-            for stream in [near, far] {
-                // Fails when it is closed already.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-            let _ = handle.join();
-        }
+fn accept_loop(listener: &TcpListener, namespace: &Namespace, target: SocketAddr, stop: &Stop) {
+    let connections = Connections::default();
+    while matches!(stop.wait(listener.as_fd(), None), Ok(Wake::Ready | Wake::TimedOut)) {
+        let Ok((near, _)) = listener.accept() else { continue };
+        // Nobody listens inside, or descriptors ran out: the client sees the connection end.
+        let Ok(Ok(far)) = namespace.run(|| TcpStream::connect(target)) else { continue };
+        let _ = connections.spawn("relay-conn", vec![near, far], serve);
     }
 }
 
-impl Streams {
-    fn accept_loop(&self, listener: &TcpListener, namespace: &Namespace, target: SocketAddr, stop: &Stop) {
-        while matches!(stop.wait(listener.as_fd(), None), Ok(Wake::Ready | Wake::TimedOut)) {
-            let Ok((near, _)) = listener.accept() else { continue };
-            // Nobody listens inside, or descriptors ran out: the client sees the connection end.
-            let Ok(Ok(far)) = namespace.run(|| TcpStream::connect(target)) else { continue };
-            let _ = self.add(&near, &far);
-        }
-    }
-
-    fn add(&self, near: &TcpStream, far: &TcpStream) -> io::Result<()> {
-        near.set_nonblocking(false)?;
-        let (near_up, far_up) = (near.try_clone()?, far.try_clone()?);
-        let (near_down, far_down) = (near.try_clone()?, far.try_clone()?);
-        let handle = thread::Builder::new().name("relay-conn".to_owned()).spawn(move || {
-            thread::scope(|scope| {
-                scope.spawn(|| pump(near_up, far_up));
-                pump(far_down, near_down);
-            });
-        })?;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(_, _, handle)| !handle.is_finished());
-        all.push((near.try_clone()?, far.try_clone()?, handle));
-        Ok(())
-    }
+fn serve(streams: &mut [TcpStream]) -> io::Result<()> {
+    let [near, far] = streams else { return Ok(()) };
+    near.set_nonblocking(false)?;
+    thread::scope(|scope| {
+        scope.spawn(|| pump(near, far));
+        pump(far, near);
+    });
+    Ok(())
 }
 
 /// Copies one direction to its end and passes the end on.
-fn pump(mut from: TcpStream, mut to: TcpStream) {
+fn pump(mut from: &TcpStream, mut to: &TcpStream) {
     // Either side may go away at any time.
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);

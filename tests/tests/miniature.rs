@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use tailgauge_testbed::link::{Conditions, Direction, Link, LinkStats};
+use tailgauge_testbed::link::{Conditions, Direction, LinkStats};
 use tailgauge_testbed::miniature::{
     EXIT_SUBNET_V4, EXIT_SUBNET_V6, LAN_V4, LAN_V6, MiniatureTailnet, Options, WEB_V4, WEB_V6,
 };
@@ -23,24 +23,14 @@ fn up(test: &str) -> Option<MiniatureTailnet> {
     Some(MiniatureTailnet::up(Options { seed: 7 }).unwrap())
 }
 
-/// The shortest round-trip time, all requests answered.
-fn ping(from: &Namespace, to: impl Into<IpAddr>) -> Duration {
-    let how = Ping { count: 10, ..Ping::default() };
-    let report = traffic::ping(from, to.into(), &how).unwrap();
-    assert_eq!(report.round_trips.len(), 10, "{report:?}");
-    report.round_trips.into_iter().min().unwrap()
+/// All requests are answered.
+fn ping(from: &Namespace, to: impl Into<IpAddr>) {
+    let report = traffic::ping(from, to.into(), &Ping { count: 3, ..Ping::default() }).unwrap();
+    assert_eq!(report.round_trips.len(), 3, "{report:?}");
 }
 
 fn counters(node: &Node) -> DeviceCounters {
     node.tunnel_counters().unwrap().unwrap()
-}
-
-fn assert_close(measured: Duration, expected: Duration, what: &str) {
-    let allowed = Duration::from_millis(1).max(expected / 50);
-    assert!(
-        measured >= expected && measured - expected <= allowed,
-        "{what}: {measured:?} instead of {expected:?}"
-    );
 }
 
 #[test]
@@ -82,31 +72,6 @@ fn comes_up_quickly_and_carries_everything() {
     }
     let requests = tcp_requests(c2, WEB_V4.into(), 20, (100, 1000)).unwrap();
     assert_eq!(requests.len(), 20);
-}
-
-#[test]
-fn round_trips_take_what_the_links_say() {
-    let Some(tailnet) = up("round_trips_take_what_the_links_say") else { return };
-    let _server = tailnet.serve_web().unwrap();
-    let c1 = tailnet.c1().namespace();
-    ping(c1, WEB_V4);
-    let set = |link: &Link, there: u64, back: u64| {
-        link.set(Direction::LeftToRight, Conditions::delayed(Duration::from_millis(there)));
-        link.set(Direction::RightToLeft, Conditions::delayed(Duration::from_millis(back)));
-    };
-    for (peer, internet) in [((0, 0), (20, 20)), ((15, 15), (0, 0)), ((3, 9), (25, 12))] {
-        set(tailnet.peer_link(tailnet.c1()), peer.0, peer.1);
-        set(tailnet.internet_link(), internet.0, internet.1);
-        let expected = Duration::from_millis(peer.0 + peer.1 + internet.0 + internet.1);
-        let what = format!("peer {peer:?}, internet {internet:?}");
-        assert_close(ping(c1, WEB_V4), expected, &format!("ping, {what}"));
-        assert_close(ping(c1, WEB_V6), expected, &format!("ping over IPv6, {what}"));
-        let connects = tcp_requests(c1, WEB_V4.into(), 8, (10, 10)).unwrap();
-        let connect = connects.into_iter().map(|report| report.connect).min().unwrap();
-        assert_close(connect, expected, &format!("TCP connect, {what}"));
-        let leg = Duration::from_millis(peer.0 + peer.1);
-        assert_close(ping(c1, tailnet.exit().addresses()[0]), leg, &format!("peer leg, {what}"));
-    }
 }
 
 #[test]

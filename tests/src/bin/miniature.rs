@@ -12,6 +12,7 @@ use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::http;
 use tailgauge_testbed::link::Conditions;
 use tailgauge_testbed::miniature::{EXIT_SUBNET_V4, LAN_V4, MiniatureTailnet, Options, WEB_V4, WEB_V6};
+use tailgauge_testbed::needs;
 use tailgauge_testbed::node::TUNNEL;
 use tailgauge_testbed::process::Process;
 use tailgauge_testbed::relay::Relay;
@@ -93,6 +94,17 @@ fn run(command: &Command) -> Result<(), Box<dyn Error>> {
         Command::Up(lab) => lab,
         Command::Demo(demo) => &demo.lab,
     };
+    if let Command::Demo(demo) = command
+        && !demo.agent.is_file()
+    {
+        return Err(format!("--agent {}: there is no such file", demo.agent.display()).into());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err("needs root: it makes network namespaces and TUN devices".into());
+    }
+    if let Some(missing) = ["ip", "nft"].iter().find(|program| needs::find(program).is_none()) {
+        return Err(format!("needs the program `{missing}` on PATH").into());
+    }
     let start = Instant::now();
     let tailnet = bring_up(lab)?;
     let _traffic = if lab.no_traffic { None } else { Some(Mix::start(&tailnet)?) };
@@ -152,9 +164,8 @@ fn describe(tailnet: &MiniatureTailnet, out: &mut impl Write) -> io::Result<()> 
 /// Runs the agent and shows what it says.
 fn show(tailnet: &MiniatureTailnet, demo: &Demo, termination: &Termination) -> Result<(), Box<dyn Error>> {
     let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, AGENT_PORT));
-    let agent = demo.agent.canonicalize().map_err(|error| format!("{}: {error}", demo.agent.display()))?;
     let log = tailnet.folder().join("agent.log");
-    let mut command = tailnet.exit().command(&agent);
+    let mut command = tailnet.exit().command(&demo.agent);
     command.arg("--tailscale.socket").arg(tailnet.exit().socket());
     command.arg("--web.listen-address").arg(inside.to_string());
     let mut process = Process::spawn(&mut command, &log)?;
@@ -170,7 +181,7 @@ fn show(tailnet: &MiniatureTailnet, demo: &Demo, termination: &Termination) -> R
     writeln!(out, "{GOODBYE}")?;
     while !termination.wait(Duration::from_millis(500)) {
         if !process.is_running() {
-            return Err(format!("the agent ended by itself:\n{}", process.log()).into());
+            return Err(format!("the agent ended by itself; {}", last_words(&process)).into());
         }
     }
     Ok(())
@@ -184,13 +195,21 @@ fn wait_for_agent(
     let deadline = Instant::now() + START_LIMIT;
     while !http::get(address, "/metrics").is_ok_and(|answer| answer.status == 200) {
         if !process.is_running() {
-            return Err(format!("the agent ended before its first answer:\n{}", process.log()).into());
+            return Err(format!("the agent ended before its first answer; {}", last_words(process)).into());
         }
         if Instant::now() > deadline || termination.wait(Duration::from_millis(50)) {
-            return Err(format!("no answer from the agent; its log says:\n{}", process.log()).into());
+            return Err(format!("no answer from the agent; {}", last_words(process)).into());
         }
     }
     Ok(())
+}
+
+/// What the agent logged, for an error message.
+fn last_words(process: &Process) -> String {
+    match process.log().trim_end() {
+        "" => "it logged nothing".to_owned(),
+        log => format!("its log:\n{log}"),
+    }
 }
 
 /// One line for every peer.
@@ -217,9 +236,9 @@ fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn E
             handshakes(&scraped, own[0].1, "remote"),
         )?;
     }
-    for direction in ["receive", "transmit"] {
-        let ratio = scraped.sum("tailgauge_tunnel_coverage_ratio", &[("direction", direction)]);
-        writeln!(out, "coverage, {direction}: {ratio}")?;
+    for sample in scraped.matching("tailgauge_tunnel_coverage_ratio", &[]) {
+        let label = |name: &str| sample.label(name).unwrap_or("");
+        writeln!(out, "coverage of {}, {}: {}", label("device"), label("direction"), sample.value)?;
     }
     Ok(())
 }

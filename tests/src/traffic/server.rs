@@ -5,11 +5,11 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::TrafficError;
 use super::wire::{TcpRequest, UdpRequest};
+use crate::connections::Connections;
 use crate::netns::Namespace;
 use crate::wake::{Stop, Threads, Wake};
 use crate::wireguard::socket::force_receive_buffer;
@@ -32,12 +32,8 @@ pub struct UdpCount {
 #[derive(Debug)]
 pub struct Server {
     counts: Arc<Mutex<HashMap<IpAddr, UdpCount>>>,
-    connections: Arc<Connections>,
     _threads: Threads,
 }
-
-#[derive(Debug, Default)]
-struct Connections(Mutex<Vec<(TcpStream, JoinHandle<()>)>>);
 
 impl Server {
     /// Listens in the namespace: TCP on every address, UDP on those given, so that answers come from there.
@@ -47,10 +43,8 @@ impl Server {
         let tcp = namespace.run(|| TcpListener::bind(any))?.map_err(&failed)?;
         tcp.set_nonblocking(true).map_err(&failed)?;
         let counts = Arc::new(Mutex::new(HashMap::new()));
-        let connections = Arc::new(Connections::default());
         let mut threads = Threads::new().map_err(&failed)?;
-        let shared = Arc::clone(&connections);
-        threads.spawn("tcp-server", move |stop| accept_loop(&tcp, &shared, stop)).map_err(&failed)?;
+        threads.spawn("tcp-server", move |stop| accept_loop(&tcp, stop)).map_err(&failed)?;
         for address in addresses {
             let own = SocketAddr::new(*address, PORT);
             let failed = TrafficError::socket("listening", own);
@@ -58,7 +52,7 @@ impl Server {
             let shared = Arc::clone(&counts);
             threads.spawn("udp-server", move |stop| udp_loop(&udp, &shared, stop)).map_err(&failed)?;
         }
-        Ok(Self { counts, connections, _threads: threads })
+        Ok(Self { counts, _threads: threads })
     }
 
     /// Datagrams received from an address, as the server sees it: behind the exit node that is the exit node's.
@@ -69,32 +63,13 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self._threads.stop().stop();
-        let all = std::mem::take(&mut *self.connections.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for (stream, handle) in all {
-            // Fails when the client closed first.
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-            let _ = handle.join();
-        }
-    }
-}
-
-fn accept_loop(listener: &TcpListener, connections: &Connections, stop: &Stop) {
+fn accept_loop(listener: &TcpListener, stop: &Stop) {
+    let connections = Connections::default();
     while matches!(stop.wait(listener.as_fd(), None), Ok(Wake::Ready | Wake::TimedOut)) {
         while let Ok((stream, _)) = listener.accept() {
-            let Ok(mut served) = stream.try_clone() else { continue };
-            let spawned = thread::Builder::new().name("tcp-conn".to_owned()).spawn(move || {
-                // An error is the client's: it went away.
-                let _ = serve(&mut served);
-                // The list of connections keeps the socket open: only this tells the client.
-                let _ = served.shutdown(std::net::Shutdown::Both);
-            });
-            let Ok(handle) = spawned else { continue };
-            let mut all = connections.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|(_, handle)| !handle.is_finished());
-            all.push((stream, handle));
+            // Out of threads or descriptors: the client sees the connection end.
+            let _ =
+                connections.spawn("tcp-conn", vec![stream], |streams| streams.iter_mut().try_for_each(serve));
         }
     }
 }
