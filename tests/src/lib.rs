@@ -17,6 +17,8 @@ pub mod programs;
 pub mod prometheus;
 pub mod proof;
 pub mod real;
+pub mod scripted;
+pub mod stage;
 pub mod tailnet;
 pub mod traffic;
 pub mod tun;
