@@ -2,7 +2,6 @@
 
 pub mod agent;
 pub mod client;
-mod connections;
 pub mod control;
 pub mod exposition;
 pub mod http;
@@ -20,7 +19,9 @@ pub mod prometheus;
 pub mod proof;
 pub mod real;
 pub mod relay;
+pub mod scripted;
 pub mod signals;
+pub mod stage;
 pub mod tailnet;
 pub mod traffic;
 pub mod tun;
