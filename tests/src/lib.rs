@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod client;
+mod connections;
 pub mod control;
 pub mod exposition;
 pub mod http;
