@@ -1,6 +1,6 @@
 //! The embedded object: creates the maps at their sizes and loads the programs.
 
-use std::io;
+use std::{io, thread};
 
 use aya::maps::{Map, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -116,10 +116,35 @@ impl Object {
         }
         let ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
         let mut object = Self { ebpf, sizes };
-        for program in [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS] {
-            object.program(program)?.load().map_err(|error| explain_program(program, error))?;
-        }
+        object.load_programs()?;
         Ok(object)
+    }
+
+    /// Verifying is most of the start, and one program need not wait for the other.
+    fn load_programs(&mut self) -> Result<(), KernelError> {
+        let names = [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
+        for name in names {
+            self.program(name)?;
+        }
+        let results = thread::scope(|scope| {
+            let loading: Vec<_> = self
+                .ebpf
+                .programs_mut()
+                .filter_map(|(found, program)| {
+                    let name = *names.iter().find(|name| **name == found)?;
+                    let program: &mut SchedClassifier = program.try_into().ok()?;
+                    Some((name, scope.spawn(move || program.load())))
+                })
+                .collect();
+            loading.into_iter().map(|(name, thread)| (name, thread.join())).collect::<Vec<_>>()
+        });
+        for (name, result) in results {
+            match result {
+                Ok(result) => result.map_err(|error| explain_program(name, error))?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(())
     }
 
     pub(super) const fn sizes(&self) -> Sizes {
