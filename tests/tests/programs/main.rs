@@ -1,0 +1,22 @@
+//! The committed kernel programs, fed packets by `BPF_PROG_TEST_RUN`.
+
+mod attribution;
+mod connections;
+mod counting;
+mod handshakes;
+mod inner;
+mod windows;
+
+use std::sync::Mutex;
+
+use tailgauge_testbed::needs;
+use tailgauge_testbed::programs::{Programs, Sizes};
+
+/// Loaded programs for one test, or `None` when this machine may not load any: the test is skipped aloud.
+fn load(test: &str, sizes: Sizes) -> Option<Programs> {
+    needs::root_and(test, &[]).ok()?;
+    Some(Programs::load(sizes).unwrap())
+}
+
+/// Loads take turns: the verifier is the slow part, and on a small machine it would stretch the measured times.
+static MEASURED: Mutex<()> = Mutex::new(());
