@@ -82,7 +82,7 @@ fn series(peers: u32) -> usize {
     let model = synthetic::model(peers);
     let mut out = BytesMut::new();
     Encoder::new(Build::current()).encode(&model, Instant::now(), Format::Text, &mut out);
-    let lines = out.split(|byte| *byte == b'\n');
+    let lines = out[..].split(|byte| *byte == b'\n');
     lines.filter(|line| line.first().is_some_and(|first| *first != b'#')).count()
 }
 

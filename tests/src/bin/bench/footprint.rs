@@ -68,7 +68,8 @@ pub fn measure(plan: &Plan) -> Outcome {
     }
     agent.scrape(plan.rounds(200, 50))?;
     exporter.as_mut().map_or(Ok(()), |exporter| exporter.scrape(plan.rounds(200, 50)))?;
-    idle(&bed, &mut agent, exporter.as_mut(), plan.rounds(10, 3))?;
+    let mut both: Vec<_> = std::iter::once(&mut agent).chain(exporter.as_mut()).collect();
+    idle(&bed, &mut both, plan.rounds(10, 3))?;
     rows(&agent, exporter.as_ref())
 }
 
@@ -170,18 +171,11 @@ impl<'a> Measured<'a> {
 }
 
 /// A scrape a second of each, for so many seconds.
-fn idle(
-    bed: &Bed,
-    agent: &mut Measured<'_>,
-    mut exporter: Option<&mut Measured<'_>>,
-    seconds: usize,
-) -> Result<(), Box<dyn Error>> {
-    let mut all = vec![agent];
-    all.extend(exporter.take());
+fn idle(bed: &Bed, all: &mut [&mut Measured<'_>], seconds: usize) -> Result<(), Box<dyn Error>> {
     let cpu = |all: &[&mut Measured<'_>]| -> Result<Vec<Duration>, Box<dyn Error>> {
         all.iter().map(|measured| Ok(cpu_time(measured.pid()?)?)).collect()
     };
-    let (before, started) = (cpu(&all)?, Instant::now());
+    let (before, started) = (cpu(all)?, Instant::now());
     for second in 1..=seconds as u64 {
         let answered = bed.device.namespace().run(|| all.iter().all(|measured| measured.get().is_some()))?;
         if !answered {
@@ -189,7 +183,7 @@ fn idle(
         }
         std::thread::sleep(Duration::from_secs(second).saturating_sub(started.elapsed()));
     }
-    let (after, elapsed) = (cpu(&all)?, started.elapsed().as_secs_f64());
+    let (after, elapsed) = (cpu(all)?, started.elapsed().as_secs_f64());
     for ((measured, before), after) in all.iter_mut().zip(before).zip(after) {
         measured.idle_share = after.saturating_sub(before).as_secs_f64() / elapsed;
     }
@@ -212,7 +206,8 @@ fn rows(agent: &Measured<'_>, exporter: Option<&Measured<'_>>) -> Outcome {
     };
     let start = Spread::of(agent.starts.clone());
     let resident = |memory: Memory| {
-        format!("{} MiB ({} heap and stack)", digits(memory.resident), digits(memory.anonymous))
+        let Memory { resident, anonymous, peak } = memory;
+        format!("{} MiB (peak {}, heap and stack {})", digits(resident), digits(peak), digits(anonymous))
     };
     let cpu = |milliseconds: f64| format!("{} ms", digits(milliseconds));
     let share = |share: f64| format!("{} %", digits(share * 100.0));
