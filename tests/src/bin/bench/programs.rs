@@ -39,7 +39,7 @@ pub fn measure(plan: &Plan) -> Outcome {
         ] {
             let ratio = nanoseconds / cost.minimal;
             rows.push(
-                Row::new(format!("a packet, {peers} peers: {what}"), format!("{} ns", digits(nanoseconds)))
+                Row::new(format!("a packet among {peers} peers: {what}"), format!("{} ns", digits(nanoseconds)))
                     .against(format!("minimal counter {} ns", digits(cost.minimal)), ratio)
                     .target(format!("≤ {target}×"), ratio <= target),
             );
@@ -49,7 +49,7 @@ pub fn measure(plan: &Plan) -> Outcome {
         let most_peers = PEERS[PEERS.len() - 1];
         let ratio = most / one;
         rows.push(
-            Row::new(format!("a packet, {most_peers} peers: UDP"), format!("{} ns", digits(most)))
+            Row::new(format!("a packet among {most_peers} peers: UDP"), format!("{} ns", digits(most)))
                 .against(format!("1 peer {} ns", digits(one)), ratio)
                 .target(format!("flat, ≤ {FLAT}×"), ratio <= FLAT),
         );
