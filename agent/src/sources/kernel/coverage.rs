@@ -40,6 +40,16 @@ impl Side {
         [receive, transmit]
     }
 
+    const fn device([receive, transmit]: &[Self; 2]) -> DeviceCounters {
+        DeviceCounters {
+            receive_packets: receive.packets,
+            receive_bytes: receive.bytes,
+            transmit_packets: transmit.packets,
+            transmit_bytes: transmit.bytes,
+            transmit_dropped: transmit.dropped,
+        }
+    }
+
     // A starting point may lie below zero when a packet passed between attaching and reading, so differences wrap.
     fn minus(self, other: Self) -> Self {
         Self {
@@ -81,7 +91,7 @@ impl Baseline {
         before: &Reading,
         mut read: impl FnMut() -> Result<Option<Reading>, E>,
     ) -> Result<Self, E> {
-        let mut best = Self(Side::both(&before.device));
+        let mut best = Self::at(&before.device);
         let mut previous = None;
         for _ in 0..TRIES {
             let Some(reading) = read()? else { break };
@@ -93,6 +103,11 @@ impl Baseline {
             sleep(PAUSE);
         }
         Ok(best)
+    }
+
+    /// The hooks began to count when the device stood at `device`.
+    pub(super) fn at(device: &DeviceCounters) -> Self {
+        Self(Side::both(device))
     }
 
     fn of(before: &[Counted; 2], reading: &Reading) -> Self {
@@ -145,10 +160,17 @@ impl Period {
 }
 
 impl Ledger {
-    /// The hooks of `directions` count from `baseline` on.
+    /// The hooks of `directions` count from `baseline` on; the other one goes on as it was.
     pub(super) fn begin(&mut self, directions: [bool; 2], baseline: Baseline) {
-        let baseline = [0, 1].map(|direction: usize| directions[direction].then_some(baseline.0[direction]));
-        self.current = Period { baseline, last: DeviceCounters::default() };
+        for (direction, side) in baseline.0.into_iter().enumerate() {
+            if directions[direction] {
+                self.current.baseline[direction] = Some(side);
+            }
+        }
+        // Until the device is read, it stands where the hooks began.
+        if self.current.last == DeviceCounters::default() {
+            self.current.last = Side::device(&baseline.0);
+        }
     }
 
     /// Takes note of the current device's counters.
@@ -184,6 +206,13 @@ impl Ledger {
         true
     }
 
+    /// No further word will come of devices that vanished.
+    pub(super) fn settle_all(&mut self) {
+        for (_, period) in std::mem::take(&mut self.vanished) {
+            self.close(&period);
+        }
+    }
+
     fn close(&mut self, period: &Period) {
         let counted = period.counted();
         self.finished = [0, 1].map(|direction: usize| self.finished[direction].plus(counted[direction]));
@@ -197,19 +226,13 @@ impl Ledger {
     /// What the devices counted under the hooks beside what the programs did.
     pub(super) fn coverage(&self, counted: [Counted; 2]) -> Coverage {
         let periods = self.vanished.iter().map(|(_, period)| period).chain([&self.current]);
-        let [receive, transmit] = periods.map(Period::counted).fold(self.finished, |sum, counted| {
+        let sum = periods.map(Period::counted).fold(self.finished, |sum, counted| {
             [0, 1].map(|direction: usize| sum[direction].plus(counted[direction]))
         });
         Coverage {
             counted_skbs: counted.map(|counted| counted.skbs),
             counted_bytes: counted.map(|counted| counted.bytes),
-            device: DeviceCounters {
-                receive_packets: receive.packets,
-                receive_bytes: receive.bytes,
-                transmit_packets: transmit.packets,
-                transmit_bytes: transmit.bytes,
-                transmit_dropped: transmit.dropped,
-            },
+            device: Side::device(&sum),
         }
     }
 }
@@ -329,6 +352,28 @@ mod tests {
         assert!(ledger.settle(2, Some(device(15, 10, 2)), true));
         assert!(!ledger.settle(2, Some(device(0, 0, 0)), true), "once is enough");
         assert_eq!(ledger.coverage(counted(11, 8)).device, device(11, 6, 2));
+    }
+
+    #[test]
+    fn a_hook_that_comes_later_starts_later() {
+        let mut ledger = Ledger::default();
+        ledger.begin([true, false], Baseline(Side::both(&device(5, 5, 0))));
+        assert_eq!(ledger.coverage(counted(0, 0)).device, device(0, 0, 0), "before the first reading, too");
+        ledger.observe(device(10, 10, 0));
+        ledger.begin([false, true], Baseline(Side::both(&device(11, 12, 0))));
+        ledger.observe(device(20, 20, 1));
+        assert_eq!(ledger.coverage(counted(15, 9)).device, device(15, 8, 1));
+    }
+
+    #[test]
+    fn what_is_known_of_vanished_devices_survives_a_loss_of_messages() {
+        let mut ledger = Ledger::default();
+        ledger.begin([true, true], Baseline::default());
+        ledger.observe(device(10, 10, 0));
+        ledger.finish(2, None);
+        ledger.settle_all();
+        assert!(!ledger.settle(2, Some(device(99, 99, 0)), true));
+        assert_eq!(ledger.coverage(counted(10, 10)).device, device(10, 10, 0));
     }
 
     #[test]

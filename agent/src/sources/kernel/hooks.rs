@@ -47,8 +47,8 @@ impl Hooks {
         }
     }
 
-    /// Attaches what is not attached to `device`; true when any hook now is.
-    pub(super) fn attach(&mut self, object: &mut Object, device: &str) -> bool {
+    /// Attaches what is not attached to `device`; returns which hooks now are.
+    pub(super) fn attach(&mut self, object: &mut Object, device: &str) -> [bool; 2] {
         for point in &mut self.points {
             if matches!(point.state, State::Attached(..)) {
                 continue;
@@ -66,7 +66,7 @@ impl Hooks {
                 }
             }
         }
-        self.attached().contains(&true)
+        self.attached()
     }
 
     /// Detaches both hooks and keeps `reason`.

@@ -104,6 +104,10 @@ impl Object {
     /// Creates the maps and loads both programs.
     pub(super) fn load(max_peers: u32) -> Result<Self, KernelError> {
         let sizes = Sizes::for_this_machine(max_peers)?;
+        let missing = missing_capabilities();
+        if !missing.is_empty() {
+            return Err(KernelError::Capabilities { missing });
+        }
         // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
         let mut loader = loader::without_btf();
         loader.override_global(globals::SHARDS, &sizes.shards, true).override_global(
@@ -168,13 +172,22 @@ fn verify(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     })
 }
 
+/// Whether the kernel is one that charges maps to RLIMIT_MEMLOCK, and the limit is a real one.
+fn charges_locked_memory() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    version < (5, 11) && limit.is_some()
+}
+
 fn explain_object(error: EbpfError, sizes: &Sizes) -> KernelError {
     let operation = match &error {
         EbpfError::MapError(MapError::CreateError { name, .. }) => format!("create map {name}"),
         _ => "load the kernel programs".to_owned(),
     };
     match errno(&error) {
-        Some(libc::EPERM) if missing_capabilities().is_empty() => {
+        Some(libc::EPERM) if charges_locked_memory() => {
             KernelError::LockedMemory { operation, source: Box::new(error) }
         }
         Some(libc::EPERM | libc::EACCES) => KernelError::Permission { operation, source: Box::new(error) },
