@@ -69,7 +69,8 @@ impl Exposition {
     /// The sum over all samples that match; 0 when there is none.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.matching(name, labels).map(|sample| sample.value).sum()
+        // Not sum(), which is -0 for nothing.
+        self.matching(name, labels).fold(0.0, |sum, sample| sum + sample.value)
     }
 }
 

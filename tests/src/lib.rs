@@ -1,6 +1,8 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
 
 pub mod agent;
+pub mod client;
+mod connections;
 pub mod control;
 pub mod exposition;
 pub mod http;
@@ -17,7 +19,9 @@ pub mod programs;
 pub mod prometheus;
 pub mod proof;
 pub mod real;
+pub mod relay;
 pub mod scripted;
+pub mod signals;
 pub mod stage;
 pub mod tailnet;
 pub mod traffic;

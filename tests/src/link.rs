@@ -2,7 +2,8 @@
 //!
 //! A link is a pair of TUN devices, one in each namespace, and a thread for each direction that carries frames from one
 //! to the other. Super-packets pass whole, as over a veth; with loss they are split first, so that every packet on the
-//! wire is lost or not by itself. The kernel's netem is not needed.
+//! wire is lost or not by itself. The kernel's netem is not needed. Links carry unicast only: the kernel's own multicast
+//! (IPv6 neighbour and listener discovery) would spoil exact counts, and nothing here needs it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -221,6 +222,9 @@ impl Carrier<'_> {
 
     /// Applies the conditions to a frame that just entered.
     fn accept(&mut self, frame: &[u8], segments: &mut Segments, line_free: &mut Instant) {
+        if is_multicast(&frame[VNET_HEADER_LEN.min(frame.len())..]) {
+            return;
+        }
         let conditions = *self.lane.lock();
         if conditions.loss > 0.0 {
             let Some(header) = VnetHeader::parse(frame) else { return };
@@ -289,6 +293,15 @@ impl Carrier<'_> {
         self.lane.frames.fetch_add(1, Ordering::Relaxed);
         self.lane.packets.fetch_add(packets, Ordering::Relaxed);
         self.lane.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// IPv4 224.0.0.0/4 or IPv6 ff00::/8 as destination.
+fn is_multicast(packet: &[u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => packet.get(16).is_some_and(|byte| byte >> 4 == 0xe),
+        Some(6) => packet.get(24) == Some(&0xff),
+        _ => false,
     }
 }
 

@@ -1,7 +1,10 @@
 //! A node: a namespace with an in-process stand-in for tailscaled.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,6 +78,39 @@ pub enum NodeError {
     },
 }
 
+/// The kernel's counters of a network device since it was made; a super-packet counts as one packet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceCounters {
+    /// Bytes received: from the peers, on the tunnel.
+    pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes transmitted: to the peers, on the tunnel.
+    pub tx_bytes: u64,
+    /// Packets transmitted.
+    pub tx_packets: u64,
+    /// Packets that the device's ring had no room for.
+    pub tx_dropped: u64,
+}
+
+impl DeviceCounters {
+    /// Reads the counters of a device in the namespace of the calling thread; `None` when there is no such device.
+    #[must_use]
+    pub fn read(device: &str) -> Option<Self> {
+        let table = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+        let line = table.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'))?;
+        let columns: Vec<u64> = line.split_whitespace().filter_map(|column| column.parse().ok()).collect();
+        let column = |at: usize| columns.get(at).copied();
+        Some(Self {
+            rx_bytes: column(0)?,
+            rx_packets: column(1)?,
+            tx_bytes: column(8)?,
+            tx_packets: column(9)?,
+            tx_dropped: column(11)?,
+        })
+    }
+}
+
 /// How tailscaled ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -126,9 +162,15 @@ impl Node {
         &self.name
     }
 
+    /// Its Tailscale addresses, IPv4 first.
+    #[must_use]
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        Machine::new(self.id, "").ips()
+    }
+
     /// Its namespace.
     #[must_use]
-    pub fn namespace(&self) -> &Namespace {
+    pub fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
     }
 
@@ -143,15 +185,15 @@ impl Node {
         self.namespace.command(program).args(arguments).output()
     }
 
-    /// A command to run in the node's namespace, with what it is to do still to be added.
+    /// A command to run in the node's namespace, arguments and environment still to be added.
     #[must_use]
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         self.namespace.command(program)
     }
 
     /// Starts a program in the node's namespace that ends with its guard; stdout and stderr go to `log`.
-    pub fn spawn(&self, command: &mut Command, log: &Path) -> Result<Process, CommandError> {
-        Process::spawn(command, log)
+    pub fn spawn(&self, program: &str, arguments: &[&str], log: &Path) -> Result<Process, CommandError> {
+        Process::spawn(self.command(program).args(arguments), log)
     }
 
     /// Starts tailscaled: LocalAPI, a new tunnel device, sessions from nothing. Nothing happens when it runs.
@@ -215,22 +257,26 @@ impl Node {
         self.lock().as_ref()?.engine.peer_stats(peer)
     }
 
+    /// What the kernel counted on the tunnel device; `None` while there is none.
+    pub fn tunnel_counters(&self) -> Result<Option<DeviceCounters>, NamespaceError> {
+        self.namespace.run(|| DeviceCounters::read(TUNNEL))
+    }
+
     /// Packets that the data plane threw away since tailscaled started.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.lock().as_ref().map_or(0, |daemon| daemon.engine.drops())
     }
 
-    /// Gives the data plane what the control plane says now.
+    /// Gives the data plane what the control plane says now; a machine that was removed knows nobody.
     pub(crate) fn reconfigure(&self) -> Result<(), NodeError> {
         let (key, peers) = {
             let control = self.view.control();
-            let Some(own) = control.machines.get(&self.id) else { return Ok(()) };
-            (own.key.clone(), control.peer_configs(self.id))
+            (control.machines.get(&self.id).map(|own| own.key.clone()), control.peer_configs(self.id))
         };
         let mut daemon = self.lock();
         let Some(running) = daemon.as_mut() else { return Ok(()) };
-        running.engine.configure(&key, &peers);
+        running.engine.configure(key.as_ref(), &peers);
         self.install_routes(running, &peers)
     }
 

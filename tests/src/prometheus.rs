@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::http::{self, HttpError};
 use crate::leftovers;
 use crate::netns::{Namespace, NamespaceError};
-use crate::process::{self, CommandError, Process, wait_for};
+use crate::process::{self, CommandError, Process, wait_every};
 
 /// Where Prometheus serves inside the namespace.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
@@ -120,7 +120,8 @@ struct Targets {
 }
 
 impl<'a> Prometheus<'a> {
-    /// Starts it in `namespace`, scraping /metrics of `targets` every second as job `test`; needs `prometheus` on PATH.
+    /// Starts it in `namespace`, scraping /metrics of `targets` every second as job `test`, and waits until it has tried
+    /// each of them; needs `prometheus` on PATH.
     pub fn start(namespace: &'a Namespace, targets: &[SocketAddr]) -> Result<Self, PrometheusError> {
         let state = |path: PathBuf| move |source| PrometheusError::State { path, source };
         let folder = leftovers::folder().map_err(state(std::env::temp_dir()))?;
@@ -133,9 +134,12 @@ impl<'a> Prometheus<'a> {
             .arg(format!("--web.listen-address={ADDRESS}"));
         let process = Process::spawn(&mut command, folder.path().join("log"))?;
         let mut prometheus = Self { namespace, process, _folder: folder };
-        let ready = wait_for("Prometheus", Duration::from_secs(30), || {
-            let answer = prometheus.get("/-/ready");
-            (!prometheus.process.is_running() || answer.is_ok_and(|(status, _)| status == 200)).then_some(())
+        // It looks at its targets for the first time five seconds after its start.
+        let ready = wait_every(Duration::from_millis(50), "first scrapes", Duration::from_secs(30), || {
+            let scraped = prometheus.targets().is_ok_and(|seen| {
+                seen.len() == targets.len() && seen.iter().all(|target| target.health != "unknown")
+            });
+            (!prometheus.process.is_running() || scraped).then_some(())
         });
         if ready.is_err() || !prometheus.process.is_running() {
             return Err(PrometheusError::NotReady { log: prometheus.process.log() });
@@ -174,15 +178,10 @@ impl<'a> Prometheus<'a> {
     }
 
     fn ask<T: DeserializeOwned>(&self, query: &str, target: &str) -> Result<T, PrometheusError> {
-        let (_, body) = self.get(target)?;
+        let body = self.namespace.run(|| http::get(ADDRESS, target))??.body;
         let answer: Answer<T> = serde_json::from_slice(&body)
             .map_err(|source| PrometheusError::Answer { query: query.to_owned(), source })?;
         answer.data.ok_or_else(|| PrometheusError::Refused { query: query.to_owned(), said: answer.error })
-    }
-
-    fn get(&self, target: &str) -> Result<(u16, Vec<u8>), PrometheusError> {
-        let answer = self.namespace.run(|| http::get(ADDRESS, target))??;
-        Ok((answer.status, answer.body))
     }
 }
 
@@ -210,6 +209,7 @@ mod tests {
     use super::*;
     use crate::needs;
     use crate::netns::unique_prefix;
+    use crate::process::wait_for;
 
     /// Answers every request on the listener with one counter that goes up by one a scrape.
     fn serve(listener: &TcpListener) {

@@ -201,7 +201,8 @@ pub fn status(peers: &[Value]) -> Vec<u8> {
         .iter()
         .enumerate()
         .map(|(index, peer)| {
-            let key = peer["PublicKey"].as_str().map_or_else(|| format!("nodekey:{index:064x}"), str::to_owned);
+            let key =
+                peer["PublicKey"].as_str().map_or_else(|| format!("nodekey:{index:064x}"), str::to_owned);
             (key, peer.clone())
         })
         .collect();

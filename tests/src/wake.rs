@@ -127,3 +127,12 @@ pub fn be_precise() {
         libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority);
     }
 }
+
+/// Gives this thread the processor somewhat sooner than ordinary ones, so that queues do not overflow because a
+/// compiler runs beside the test. Without permission nothing changes.
+pub fn be_prompt() {
+    // SAFETY: takes plain integers; 0 is the calling thread on Linux.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, -10);
+    }
+}

@@ -17,7 +17,7 @@ use tailgauge::sources::kernel::{AttachMode, DeviceWatch, KernelConfig, KernelEr
 use tailgauge_ebpf::layout::{CLASS_EXIT, CLASS_LOCAL, CLASS_SUBNET, RECEIVE, TRANSMIT, globals, programs};
 use tailgauge_testbed::netns::{Namespace, unique_prefix};
 use tailgauge_testbed::offload::vnet::VNET_HEADER_LEN;
-use tailgauge_testbed::process::{self, wait_until};
+use tailgauge_testbed::process::{self, wait_for, wait_until};
 use tailgauge_testbed::tun::Tun;
 use tailgauge_testbed::{needs, programs::OBJECT};
 
@@ -39,9 +39,14 @@ fn namespace(test: &str) -> Option<Namespace> {
 
 /// A device with an address, up.
 fn device(namespace: &Namespace) -> Tun {
-    let tun = Tun::create(namespace, DEVICE).unwrap();
+    let tun = create(namespace);
     bring_up(namespace);
     tun
+}
+
+/// A device, down. One before it may be held for a moment by a child that another test has forked.
+fn create(namespace: &Namespace) -> Tun {
+    wait_for("the device", DEADLINE, || Tun::create(namespace, DEVICE).ok()).unwrap()
 }
 
 fn bring_up(namespace: &Namespace) {
@@ -225,7 +230,16 @@ fn attaching_amid_traffic_finds_the_starting_point() {
     });
 }
 
-/// Runs the source as the agent does, until `done`; `driver` works beside it.
+/// Says that a thread ended, even by panic.
+struct Finished(Arc<AtomicBool>);
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Runs the source as the agent does, until `driver`, which works beside it, is done.
 fn follow(
     namespace: &Namespace,
     config: &KernelConfig,
@@ -235,11 +249,11 @@ fn follow(
     let (ready, started) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let done = Arc::new(AtomicBool::new(false));
-        let finished = Arc::clone(&done);
+        let finished = Finished(Arc::clone(&done));
         scope.spawn(move || {
+            let _finished = finished;
             started.recv().unwrap();
             driver();
-            finished.store(true, Ordering::Release);
         });
         namespace
             .run(|| {
@@ -280,7 +294,7 @@ fn a_recreated_device_is_attached_before_it_comes_up() {
                 write(tun.as_ref().unwrap(), &frame, 10);
                 drain(tun.as_ref().unwrap());
                 drop(tun.take());
-                let new = Tun::create(&namespace, DEVICE).unwrap();
+                let new = create(&namespace);
                 wait_until("the hooks on the new device", DEADLINE, || {
                     hooks_on(&namespace, DEVICE) + filters_on(&namespace) == 2
                 })
@@ -340,7 +354,7 @@ fn a_missing_device_is_awaited_and_attached_when_it_comes() {
         })
         .unwrap();
     let kernel = follow(&namespace, &config(AttachMode::Auto), &tailnet(&[("a", PEER)]), || {
-        let device = Tun::create(&namespace, DEVICE).unwrap();
+        let device = create(&namespace);
         wait_until("the hooks", DEADLINE, || hooks_on(&namespace, DEVICE) == 2).unwrap();
         bring_up(&namespace);
         write(&device, &frame(PEER, HOST), 7);

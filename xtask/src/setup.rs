@@ -20,6 +20,8 @@ pub const TESTBED: &[Need] =
 /// What the integration tests hold the agent against.
 pub const REFERENCES: &[Need] = &[
     Need { present: "iperf3", package: "iperf3" },
+    Need { present: "ping", package: "iputils-ping" },
+    Need { present: "ethtool", package: "ethtool" },
     Need { present: "prometheus", package: "prometheus" },
     Need { present: "promtool", package: "prometheus" },
 ];
@@ -28,6 +30,7 @@ pub const REFERENCES: &[Need] = &[
 pub const KERNEL_OBJECT: &[Need] = &[
     Need { present: "/usr/bin/rustc", package: "rustc-web" },
     Need { present: "/usr/lib/rustlib/bpfel-unknown-none/lib", package: "libstd-rust-web-dev-bpf" },
+    Need { present: "/usr/lib/llvm-22/bin/llvm-objcopy", package: "llvm-22" },
 ];
 
 /// What builds bpf-linker, needed only while that is missing.

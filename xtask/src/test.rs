@@ -57,7 +57,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         check(cargo().args(["fmt", "--all", "--check"]))?;
         check(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
         check(
-            cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
+            cargo()
+                .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
         )?;
     }
     // The integration tests run this binary.

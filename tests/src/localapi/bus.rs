@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::http::{Request, Response, VERSION, head, write_chunk};
 use super::view::View;
+use crate::wake::Stop;
 
 /// Bits of `?mask=` (`ipn.NotifyWatchOpt`).
 pub mod mask {
@@ -91,7 +92,7 @@ pub(super) fn notify(fields: Value) -> Value {
 }
 
 /// Serves one watcher until it goes away or tailscaled ends.
-pub(super) fn serve(stream: &mut UnixStream, view: &View, request: &Request) -> io::Result<()> {
+pub(super) fn serve(stream: &mut UnixStream, view: &View, request: &Request, stop: &Stop) -> io::Result<()> {
     let Some(mask) = request.query("mask").map_or(Some(0), |mask| mask.parse::<u64>().ok()) else {
         return Response::text(400, "bad mask\n").write(stream);
     };
@@ -101,6 +102,10 @@ pub(super) fn serve(stream: &mut UnixStream, view: &View, request: &Request) -> 
     }
     // Listen first, so that nothing between the first message and the rest is missed.
     let events = view.bus().listen();
+    // The bus is closed after the stop was told: who listens too late for the one sees the other.
+    if stop.is_stopped() {
+        return Ok(());
+    }
     let opening = format!("{}Transfer-Encoding: chunked\r\n\r\n", head(200, "application/json"));
     io::Write::write_all(stream, opening.as_bytes())?;
     send(stream, &view.first_notify(mask))?;

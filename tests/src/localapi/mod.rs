@@ -13,8 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -22,6 +21,7 @@ use serde_json::json;
 pub use bus::mask;
 pub use view::View;
 
+use crate::connections::Connections;
 use crate::wake::{Stop, Threads, Wake};
 use http::{Request, Response};
 
@@ -44,14 +44,8 @@ pub enum Behaviour {
 /// The server; stopped or dropped, every connection ends.
 pub(crate) struct LocalApi {
     path: PathBuf,
-    view: Arc<View>,
-    connections: Arc<Connections>,
     threads: Option<Threads>,
 }
-
-/// Open connections and their threads.
-#[derive(Default)]
-struct Connections(Mutex<Vec<(UnixStream, JoinHandle<()>)>>);
 
 impl LocalApi {
     /// Listens on `path`, mode 0666 as tailscaled's; a dead socket there is replaced.
@@ -63,11 +57,9 @@ impl LocalApi {
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
         listener.set_nonblocking(true)?;
-        let connections = Arc::new(Connections::default());
         let mut threads = Threads::new()?;
-        let (shared, answering) = (Arc::clone(&connections), Arc::clone(&view));
-        threads.spawn("localapi", move |stop| accept_loop(&listener, &shared, &answering, stop))?;
-        Ok(Self { path: path.to_owned(), view, connections, threads: Some(threads) })
+        threads.spawn("localapi", move |stop| accept_loop(&listener, &view, stop))?;
+        Ok(Self { path: path.to_owned(), threads: Some(threads) })
     }
 
     /// Ends the server, with or without removing its socket.
@@ -76,11 +68,8 @@ impl LocalApi {
     }
 
     fn end(&mut self, remove_socket: bool) {
-        if self.threads.take().is_none() {
-            return;
-        }
-        self.view.close_bus();
-        self.connections.end();
+        let Some(threads) = self.threads.take() else { return };
+        drop(threads);
         if remove_socket {
             // A test may have removed it already.
             let _ = fs::remove_file(&self.path);
@@ -94,40 +83,22 @@ impl Drop for LocalApi {
     }
 }
 
-impl Connections {
-    fn add(&self, stream: &UnixStream, view: &Arc<View>, stop: &Stop) -> io::Result<()> {
-        let (served, view, stop) = (stream.try_clone()?, Arc::clone(view), stop.clone());
-        let handle = thread::Builder::new()
-            .name("localapi-conn".to_owned())
-            // An error is the client's: it went away.
-            .spawn(move || drop(serve(served, &view, &stop)))?;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(_, handle)| !handle.is_finished());
-        all.push((stream.try_clone()?, handle));
-        Ok(())
-    }
-
-    fn end(&self) {
-        let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for (stream, handle) in all {
-            // Fails when the client closed first.
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-            let _ = handle.join();
-        }
-    }
-}
-
-fn accept_loop(listener: &UnixListener, connections: &Connections, view: &Arc<View>, stop: &Stop) {
+fn accept_loop(listener: &UnixListener, view: &Arc<View>, stop: &Stop) {
+    let connections = Connections::default();
     while matches!(stop.wait(listener.as_fd(), None), Ok(Wake::Ready | Wake::TimedOut)) {
-        if let Ok((stream, _)) = listener.accept() {
-            // Out of threads or descriptors: the client sees the connection end.
-            let _ = connections.add(&stream, view, stop);
-        }
+        let Ok((stream, _)) = listener.accept() else { continue };
+        let (view, stop) = (Arc::clone(view), stop.clone());
+        // Out of threads or descriptors: the client sees the connection end.
+        let _ = connections.spawn("localapi-conn", vec![stream], move |streams| {
+            streams.iter_mut().try_for_each(|stream| serve(stream, &view, &stop))
+        });
     }
+    // Ends the watchers; those that come later see that they are to stop.
+    view.close_bus();
 }
 
-fn serve(mut stream: UnixStream, view: &View, stop: &Stop) -> io::Result<()> {
-    while let Some(request) = Request::read(&mut stream)? {
+fn serve(stream: &mut UnixStream, view: &View, stop: &Stop) -> io::Result<()> {
+    while let Some(request) = Request::read(stream)? {
         match view.behaviour() {
             Behaviour::Normal => {}
             Behaviour::Hang => {
@@ -139,17 +110,17 @@ fn serve(mut stream: UnixStream, view: &View, stop: &Stop) -> io::Result<()> {
                 stop.sleep(time);
             }
             Behaviour::Answer(status, body) => {
-                Response::new(status, "application/json", body).write(&mut stream)?;
+                Response::new(status, "application/json", body).write(stream)?;
                 continue;
             }
-            Behaviour::Raw(bytes) => return io::Write::write_all(&mut stream, &bytes),
+            Behaviour::Raw(bytes) => return io::Write::write_all(stream, &bytes),
         }
         if let Some(refusal) = refuse(&request) {
-            refusal.write(&mut stream)?;
+            refusal.write(stream)?;
         } else if request.path == "/localapi/v0/watch-ipn-bus" {
-            return bus::serve(&mut stream, view, &request);
+            return bus::serve(stream, view, &request, stop);
         } else {
-            answer(view, &request).write(&mut stream)?;
+            answer(view, &request).write(stream)?;
         }
         if request.close {
             return Ok(());

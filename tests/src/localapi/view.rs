@@ -11,8 +11,7 @@ use super::Behaviour;
 use super::bus::{Bus, Event, mask, notify};
 use super::shapes::{self, PeerFacts};
 use crate::control::{Control, Machine, ReportedPath};
-use crate::wireguard::engine::StateHook;
-use crate::wireguard::{Engine, PeerStats, SessionState};
+use crate::wireguard::{Engine, PeerStats, SessionState, StateHook};
 
 /// A node's view of the tailnet.
 pub struct View {

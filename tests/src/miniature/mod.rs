@@ -30,9 +30,11 @@ pub use topology::{
 };
 
 use crate::control::Control;
+use crate::leftovers::{self, unique_prefix};
 use crate::link::Link;
-use crate::netns::{Namespace, NamespaceError, unique_prefix};
+use crate::netns::{Namespace, NamespaceError};
 use crate::node::{Node, NodeError};
+use crate::traffic::{Server, TrafficError};
 use topology::SITES;
 
 /// What can be chosen about a miniature tailnet; the rest is changed while it runs.
@@ -68,9 +70,9 @@ pub struct MiniatureTailnet {
     nodes: Vec<Node>,
     links: BTreeMap<&'static str, Link>,
     control: Arc<Mutex<Control>>,
-    web: Namespace,
-    lan: Namespace,
-    core: Namespace,
+    web: Arc<Namespace>,
+    lan: Arc<Namespace>,
+    core: Arc<Namespace>,
     folder: TempDir,
 }
 
@@ -78,12 +80,10 @@ impl MiniatureTailnet {
     /// Brings everything up. Sessions are made when the first packet asks for them.
     pub fn up(options: Options) -> Result<Self, TailnetError> {
         let seed = options.seed;
+        let folder = leftovers::folder().map_err(TailnetError::Folder)?;
         let prefix = unique_prefix();
-        let folder =
-            tempfile::Builder::new().prefix(&format!("{prefix}-")).tempdir().map_err(TailnetError::Folder)?;
         let namespace = |role: &str| Namespace::create(format!("{prefix}-{role}")).map(Arc::new);
-        let own = |role: &str| Namespace::create(format!("{prefix}-{role}"));
-        let (core, web, lan) = (own("core")?, own("web")?, own("lan")?);
+        let (core, web, lan) = (namespace("core")?, namespace("web")?, namespace("lan")?);
         topology::configure_core(&core)?;
         let control = Arc::new(Mutex::new(topology::control()));
         let mut links = BTreeMap::new();
@@ -144,19 +144,37 @@ impl MiniatureTailnet {
 
     /// The internet.
     #[must_use]
-    pub fn web(&self) -> &Namespace {
+    pub fn web(&self) -> &Arc<Namespace> {
         &self.web
     }
 
     /// The host behind the router.
     #[must_use]
-    pub fn lan(&self) -> &Namespace {
+    pub fn lan(&self) -> &Arc<Namespace> {
         &self.lan
+    }
+
+    /// Starts a server for [`crate::traffic`] on the internet, which answers for the exit node's subnet too.
+    pub fn serve_web(&self) -> Result<Server, TrafficError> {
+        Server::start(
+            &self.web,
+            &[WEB_V4.into(), WEB_V6.into(), EXIT_SUBNET_V4.into(), EXIT_SUBNET_V6.into()],
+        )
+    }
+
+    /// Starts a server on the host behind the router.
+    pub fn serve_lan(&self) -> Result<Server, TrafficError> {
+        Server::start(&self.lan, &[LAN_V4.into(), LAN_V6.into()])
+    }
+
+    /// Starts a server on a node's Tailscale addresses.
+    pub fn serve_node(&self, node: &Node) -> Result<Server, TrafficError> {
+        Server::start(node.namespace(), &node.addresses())
     }
 
     /// The hub of the underlay.
     #[must_use]
-    pub fn core(&self) -> &Namespace {
+    pub fn core(&self) -> &Arc<Namespace> {
         &self.core
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::netns::Namespace;
-use crate::process::{self, CommandError, Process, wait_until};
+use crate::process::{self, Process, wait_until};
 use crate::tailnet::Node;
 
 /// A running server; ended when dropped.
@@ -26,6 +26,8 @@ pub struct Run {
     pub bits_per_second: f64,
     /// Datagrams sent; 0 with TCP.
     pub datagrams: u64,
+    /// Segments that the sender sent again; 0 with UDP.
+    pub retransmits: u64,
 }
 
 impl Server {
@@ -52,13 +54,17 @@ impl Server {
     ///
     /// # Errors
     /// iperf3 failed; its own words are part of the error.
-    pub fn run(&self, node: &Node<'_>, flags: &[&str]) -> Result<Run, CommandError> {
+    pub fn run(&self, node: &Node<'_>, flags: &[&str]) -> Result<Run, Box<dyn std::error::Error>> {
         let mut command = node.command("iperf3");
         command
             .args(["--json", "--connect-timeout", "5000", "--client", &self.address.to_string()])
             .args(flags);
         let text = process::run(&mut command)?;
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        // With --json it exits with 0 whatever happened.
+        if let Some(said) = json["error"].as_str() {
+            return Err(format!("iperf3 to {} with {flags:?}: {said}", self.address).into());
+        }
         let end = &json["end"];
         let bytes = |part: &str| end[part]["bytes"].as_u64().unwrap_or_default();
         Ok(Run {
@@ -66,6 +72,7 @@ impl Server {
             received_bytes: bytes("sum_received"),
             bits_per_second: end["sum_received"]["bits_per_second"].as_f64().unwrap_or_default(),
             datagrams: end["sum_sent"]["packets"].as_u64().unwrap_or_default(),
+            retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or_default(),
         })
     }
 }

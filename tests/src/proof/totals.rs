@@ -154,11 +154,7 @@ pub fn wire_equals_sender(tailnet: &impl Tailnet, agent: &Agent<'_>) -> Outcome 
     let counted = received(&agent.scrape()?);
     let counted = [counted[0] - counted_before[0], counted[1] - counted_before[1]];
     println!("client {sent:?}\nagent  {counted:?}");
-    if sent.tx_dropped > 0 {
-        return Err(
-            format!("the client's ring dropped {} packets; nothing to compare", sent.tx_dropped).into()
-        );
-    }
+    // What the client's own ring dropped was never sent and is not in tx_packets either.
     if [sent.tx_packets as f64, sent.tx_bytes as f64] != counted {
         return Err(format!(
             "the client sent {} packets of {} bytes, the agent counted {counted:?}",

@@ -79,7 +79,7 @@ pub enum RealTailnetError {
         source: io::Error,
     },
     /// The socket whose traffic wakes a path up.
-    #[error("cannot open a UDP socket on c1")]
+    #[error("cannot open a UDP socket on a client")]
     Knock {
         /// The operating system's reason.
         #[source]
@@ -218,6 +218,12 @@ impl RealTailnet {
                 .iter()
                 .all(|route| routes.contains(route))
                 .then_some(())
+        })?;
+        // The first session takes a handshake, which may get lost while both ends still look for their paths.
+        let knock = self.knocker(client)?;
+        wait_every(pause, &format!("{name} to reach the exit node"), patience, || {
+            let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            knock.send(b"knock").is_err_and(refused).then_some(())
         })?;
         Ok(())
     }

@@ -100,16 +100,17 @@ impl RealTailnet {
         Ok(there.filter(|_| there == back))
     }
 
-    /// A socket on c1 whose datagrams keep the path to the exit node in use, and do nothing else.
-    pub fn knocker(&self) -> Result<UdpSocket, RealTailnetError> {
+    /// A socket on a client whose datagrams keep the path to the exit node in use, and do nothing else: the exit node
+    /// refuses them.
+    pub fn knocker(&self, client: Role) -> Result<UdpSocket, RealTailnetError> {
         let exit = self.daemon(Role::Exit).addresses.first().copied();
-        let socket = self.topology.node(Role::Client1).run(|| knocker(exit))?;
+        let socket = self.topology.node(client).run(|| knocker(exit))?;
         socket.map_err(|source| RealTailnetError::Knock { source })
     }
 
     /// Paths are only looked for while there is traffic, so a little is sent.
     fn wait_path(&self, path: Path) -> Result<(), RealTailnetError> {
-        let knock = self.knocker()?;
+        let knock = self.knocker(Role::Client1)?;
         wait_every(Duration::from_millis(200), &format!("the path {path}"), PATIENCE, || {
             // Refused by the exit node's discard port, which sends a packet back: all that is wanted.
             let _ = knock.send(b"knock");

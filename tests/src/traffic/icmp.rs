@@ -43,7 +43,8 @@ pub fn ping(from: &Namespace, to: IpAddr, how: &Ping) -> Result<PingReport, Traf
     from.run(|| echo(to, how))?
 }
 
-fn echo(to: IpAddr, how: &Ping) -> Result<PingReport, TrafficError> {
+/// [`ping`] from the namespace of the calling thread.
+pub(super) fn echo(to: IpAddr, how: &Ping) -> Result<PingReport, TrafficError> {
     let remote = SocketAddr::new(to, 0);
     let (domain, protocol, request, answer) = match to {
         IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),

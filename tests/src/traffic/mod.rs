@@ -1,11 +1,20 @@
 //! Generators and servers with exact counts of what was sent and received; no other programs needed.
 
 mod icmp;
+mod mix;
+mod server;
+mod tcp;
+mod udp;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
 
 pub use icmp::{Ping, PingReport, ping};
+pub use mix::Mix;
+pub use server::{PORT, Server, UdpCount};
+pub use tcp::{TcpReport, tcp_requests, tcp_transfer};
+pub use udp::{Udp, UdpReport, udp_echo, udp_flood_from, udp_send};
 
 use crate::netns::NamespaceError;
 

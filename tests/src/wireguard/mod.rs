@@ -3,11 +3,13 @@
 pub mod engine;
 pub mod keys;
 pub mod peers;
-pub mod socket;
+mod plane;
+pub(crate) mod socket;
 
-pub use engine::{Engine, EngineError, SessionState};
+pub use engine::{Engine, EngineError};
 pub use keys::{PrivateKey, PublicKey};
-pub use peers::{PeerConfig, PeerStats};
+pub use peers::{InnerCounts, PeerConfig, PeerStats};
+pub use plane::{SessionState, StateHook};
 
 /// tailscaled's port on every node.
 pub const PORT: u16 = 41641;

@@ -41,6 +41,29 @@ pub struct PeerStats {
     pub last_handshake: Option<SystemTime>,
     /// Where it was last heard from, or is said to listen.
     pub endpoint: Option<SocketAddr>,
+    /// The IP packets inside.
+    pub inner: InnerCounts,
+}
+
+/// IP packets one by one, as they are between splitting and coalescing: what a wire inside the tunnel would carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InnerCounts {
+    /// Packets written to the TUN.
+    pub rx_packets: u64,
+    /// Their bytes, IP headers included.
+    pub rx_bytes: u64,
+    /// Packets read from the TUN.
+    pub tx_packets: u64,
+    /// Their bytes, IP headers included.
+    pub tx_bytes: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    rx_packets: AtomicU64,
+    rx_bytes: AtomicU64,
+    tx_packets: AtomicU64,
+    tx_bytes: AtomicU64,
 }
 
 /// A peer and its WireGuard sessions.
@@ -57,6 +80,7 @@ pub(super) struct Peer {
     endpoint: Mutex<Option<SocketAddr>>,
     last_write: AtomicU64,
     last_handshake: AtomicU64,
+    inner: Inner,
     index: u32,
 }
 
@@ -78,6 +102,7 @@ impl Peer {
             endpoint: Mutex::new(config.endpoint),
             last_write: AtomicU64::new(0),
             last_handshake: AtomicU64::new(0),
+            inner: Inner::default(),
             index,
         }
     }
@@ -101,6 +126,17 @@ impl Peer {
         self.last_write.store(now(), Ordering::Relaxed);
     }
 
+    pub(super) fn inner_received(&self, bytes: usize) {
+        self.inner.rx_packets.fetch_add(1, Ordering::Relaxed);
+        self.inner.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn inner_sent<'a>(&self, packets: impl ExactSizeIterator<Item = &'a [u8]>) {
+        self.inner.tx_packets.fetch_add(packets.len() as u64, Ordering::Relaxed);
+        let bytes: usize = packets.map(<[u8]>::len).sum();
+        self.inner.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn completed_handshake(&self) {
         self.last_handshake.store(now(), Ordering::Relaxed);
     }
@@ -110,11 +146,18 @@ impl Peer {
             0 => None,
             nanoseconds => Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds)),
         };
+        let count = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         PeerStats {
-            rx_bytes: self.rx_bytes.load(Ordering::Relaxed),
-            tx_bytes: self.tx_bytes.load(Ordering::Relaxed),
-            rx_packets: self.rx_packets.load(Ordering::Relaxed),
-            tx_packets: self.tx_packets.load(Ordering::Relaxed),
+            rx_bytes: count(&self.rx_bytes),
+            tx_bytes: count(&self.tx_bytes),
+            rx_packets: count(&self.rx_packets),
+            tx_packets: count(&self.tx_packets),
+            inner: InnerCounts {
+                rx_packets: count(&self.inner.rx_packets),
+                rx_bytes: count(&self.inner.rx_bytes),
+                tx_packets: count(&self.inner.tx_packets),
+                tx_bytes: count(&self.inner.tx_bytes),
+            },
             last_write: time(&self.last_write),
             last_handshake: time(&self.last_handshake),
             endpoint: self.endpoint(),

@@ -136,7 +136,12 @@ impl AsFd for UnderlaySocket {
     }
 }
 
-fn set_option(socket: &Socket, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+/// A receive buffer beyond `net.core.rmem_max`, which root may have.
+pub(crate) fn force_receive_buffer(socket: &impl AsRawFd, len: libc::c_int) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, len)
+}
+
+fn set_option(socket: &impl AsRawFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the option value is one c_int that outlives the call.
     let outcome = unsafe {
         libc::setsockopt(

@@ -139,7 +139,8 @@ fn unknown_fields_and_hostile_names_cannot_break_a_scrape() {
         odd_id,
         named(7, "\\\\\"\\n"),
     ];
-    let document = String::from_utf8(status(&peers)).unwrap().replace("\"Version\":", "\"New\":[{}],\"Version\":");
+    let document =
+        String::from_utf8(status(&peers)).unwrap().replace("\"Version\":", "\"New\":[{}],\"Version\":");
     let raw = document.as_bytes();
     let mut bytes = Vec::new();
     let mut rest = raw;

@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use tailgauge_testbed::needs;
-use tailgauge_testbed::offload::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER_LEN, VnetHeader};
+use tailgauge_testbed::offload::vnet::{
+    GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER_LEN, VnetHeader,
+};
 use tailgauge_testbed::stage::{NOWHERE, Stage, TUNNEL, udp_packet};
 
 use crate::{Before, stage, value};
@@ -48,7 +50,16 @@ fn v6(chain: &[u8], last: u8, payload: &[u8]) -> Vec<u8> {
     for (index, kind) in chain.iter().enumerate() {
         let next = *chain.get(index + 1).unwrap_or(&last);
         // Offset 0 and more fragments, where it is a fragment header; padding where it holds options.
-        packet.extend_from_slice(&[next, 0, if *kind == 44 { 0 } else { 1 }, u8::from(*kind == 44) + 4, 0, 0, 0, 0]);
+        packet.extend_from_slice(&[
+            next,
+            0,
+            if *kind == 44 { 0 } else { 1 },
+            u8::from(*kind == 44) + 4,
+            0,
+            0,
+            0,
+            0,
+        ]);
     }
     packet.extend_from_slice(payload);
     let length = (packet.len() - 40) as u16;
@@ -66,16 +77,30 @@ fn tcp(flags: u8, options: usize) -> Vec<u8> {
 
 /// Every kind of packet, whole.
 fn zoo() -> Vec<Vec<u8>> {
-    let mut all = vec![udp_packet(PEER_V4.into(), NOWHERE.into(), 32), udp_packet(PEER_V6.into(), NOWHERE_V6.into(), 32)];
+    let mut all = vec![
+        udp_packet(PEER_V4.into(), NOWHERE.into(), 32),
+        udp_packet(PEER_V6.into(), NOWHERE_V6.into(), 32),
+    ];
     for flags in [0, 0x02, 0x12, 0x10, 0x04, 0x01, 0x29, 0xff] {
-        all.extend([v4(6, 0, 0, &tcp(flags, 12)), v4(6, 40, 0, &tcp(flags, 40)), v6(&[], 6, &tcp(flags, 12))]);
+        all.extend([
+            v4(6, 0, 0, &tcp(flags, 12)),
+            v4(6, 40, 0, &tcp(flags, 40)),
+            v6(&[], 6, &tcp(flags, 12)),
+        ]);
     }
     // Fragments: first, later, past the end; with ports and without.
     for fragment in [0x2000, 0x2001, 0x0001, 0x1fff, 0x3fff, 0xffff] {
         all.extend([v4(17, 0, fragment, &[7; 24]), v4(6, 24, fragment, &tcp(2, 0))]);
     }
-    for chain in [&[0][..], &[0, 60, 43, 44], &[44], &[44, 44, 44], &[60; 9], &[0; 64], &[43, 51, 135, 139], &[59]] {
-        all.extend([v6(chain, 6, &tcp(2, 0)), v6(chain, 17, &[9; 16]), v6(chain, 59, &[]), v6(chain, 0, &[255; 3])]);
+    for chain in
+        [&[0][..], &[0, 60, 43, 44], &[44], &[44, 44, 44], &[60; 9], &[0; 64], &[43, 51, 135, 139], &[59]]
+    {
+        all.extend([
+            v6(chain, 6, &tcp(2, 0)),
+            v6(chain, 17, &[9; 16]),
+            v6(chain, 59, &[]),
+            v6(chain, 0, &[255; 3]),
+        ]);
     }
     // Header lengths and totals that lie.
     for (at, value) in [(0, 0x40), (0, 0x44), (0, 0x4f), (2, 0), (3, 1), (2, 0xff), (9, 255)] {
@@ -105,7 +130,14 @@ fn offload_headers() -> Vec<VnetHeader> {
             for hdr_len in [0, 40, 65_535] {
                 for csum_start in [20, 40] {
                     let csum_offset = if gso_type == GSO_UDP_L4 { 6 } else { 16 };
-                    all.push(VnetHeader { flags: NEEDS_CSUM, gso_type, hdr_len, gso_size, csum_start, csum_offset });
+                    all.push(VnetHeader {
+                        flags: NEEDS_CSUM,
+                        gso_type,
+                        hdr_len,
+                        gso_size,
+                        csum_start,
+                        csum_offset,
+                    });
                 }
             }
         }
@@ -140,12 +172,22 @@ fn truncated_at_every_byte_and_random_packets_are_counted_as_the_device_counts()
         headers.iter().for_each(|header| write(&behind(*header, packet)));
     }
     // Super-packets of real size with headers cut at every byte.
-    for (gso_type, mut packet) in [(GSO_TCPV4, v4(6, 0, 0, &tcp(0x10, 12))), (GSO_TCPV6, v6(&[], 6, &tcp(0x10, 12)))] {
+    for (gso_type, mut packet) in
+        [(GSO_TCPV4, v4(6, 0, 0, &tcp(0x10, 12))), (GSO_TCPV6, v6(&[], 6, &tcp(0x10, 12)))]
+    {
         let start = if gso_type == GSO_TCPV4 { 20 } else { 40 };
         packet.resize(60_000, 0x55);
-        let header =
-            VnetHeader { flags: NEEDS_CSUM, gso_type, hdr_len: start + 32, gso_size: 1228, csum_start: start, csum_offset: 16 };
-        (0..100).chain([1000, 1300, 30_000, 60_000]).for_each(|length| write(&behind(header, &packet[..length])));
+        let header = VnetHeader {
+            flags: NEEDS_CSUM,
+            gso_type,
+            hdr_len: start + 32,
+            gso_size: 1228,
+            csum_start: start,
+            csum_offset: 16,
+        };
+        (0..100)
+            .chain([1000, 1300, 30_000, 60_000])
+            .for_each(|length| write(&behind(header, &packet[..length])));
     }
     let mut random = SmallRng::seed_from_u64(7);
     for _ in 0..20_000 {

@@ -42,7 +42,9 @@ fn send(stage: &Stage, number: u8, times: u32) {
 
 #[test]
 fn peers_beyond_the_slots_count_as_unattributed_until_a_slot_is_free() {
-    let Some(stage) = stage("peers_beyond_the_slots_count_as_unattributed_until_a_slot_is_free") else { return };
+    let Some(stage) = stage("peers_beyond_the_slots_count_as_unattributed_until_a_slot_is_free") else {
+        return;
+    };
     let agent = stage.agent(&["--max-peers", "3", "--peer.grace", "2s"]).unwrap();
     let before = Before::read(&stage, &agent);
     let five: Vec<_> = (2..=6).map(peer).collect();
@@ -81,7 +83,9 @@ fn peers_beyond_the_slots_count_as_unattributed_until_a_slot_is_free() {
 
 #[test]
 fn two_peers_with_one_prefix_are_told_apart_the_same_way_every_time() {
-    let Some(stage) = stage("two_peers_with_one_prefix_are_told_apart_the_same_way_every_time") else { return };
+    let Some(stage) = stage("two_peers_with_one_prefix_are_told_apart_the_same_way_every_time") else {
+        return;
+    };
     let agent = stage.agent(&[]).unwrap();
     let claiming = |number: u8, routes: &[&str]| {
         let mut peer = peer(number);
@@ -171,7 +175,8 @@ fn renaming_new_keys_and_new_routes_lose_no_packet() {
             wait(&agent, "the new name", |scrape| {
                 let now = received(scrape, "n2");
                 assert!(now >= least, "{now} after {least}");
-                for sample in scrape.matching("tailgauge_tunnel_coverage_ratio", &[("direction", "receive")]) {
+                for sample in scrape.matching("tailgauge_tunnel_coverage_ratio", &[("direction", "receive")])
+                {
                     assert!(sample.value >= 1.0, "{sample:?}");
                 }
                 scrape.value("tailgauge_peer_info", &[("peer_name", name.as_str())]) == Some(1.0)

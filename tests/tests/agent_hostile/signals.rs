@@ -15,7 +15,8 @@ use crate::{Before, path, refused, sentence};
 /// clsact filters on both sides.
 fn filters(stage: &Stage) -> usize {
     let show = |side| {
-        let listed = stage.namespace.command("tc").args(["filter", "show", "dev", TUNNEL, side]).output().unwrap();
+        let listed =
+            stage.namespace.command("tc").args(["filter", "show", "dev", TUNNEL, side]).output().unwrap();
         String::from_utf8(listed.stdout).unwrap().lines().filter(|line| line.contains("handle")).count()
     };
     show("ingress") + show("egress")
@@ -97,7 +98,11 @@ fn two_agents_on_one_device_do_not_disturb_each_other() {
         let socket = stage.socket();
         let own = ["--tailscale.socket", path(&socket)];
         let (code, printed) = refused(&stage, &[&own[..], &flags].concat());
-        assert_eq!((code, sentence(&printed).contains("another process has the port")), (1, true), "{printed}");
+        assert_eq!(
+            (code, sentence(&printed).contains("another process has the port")),
+            (1, true),
+            "{printed}"
+        );
         assert_eq!(links(&stage) + filters(&stage), 2, "{mode}");
         counts_exactly(&stage, &first);
     }

@@ -87,7 +87,10 @@ fn wrong_requests_are_answered_with_the_right_refusal() {
         scrape_within(&agent, Duration::from_secs(1), "nonsense");
     }
     // One good request, then garbage in the same breath.
-    let said = answer(&stage, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n\x00\xffgarbage\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+    let said = answer(
+        &stage,
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n\x00\xffgarbage\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    );
     assert_eq!(status(&said), Some(200), "{said}");
     assert_eq!(said.matches("HTTP/1.1 200").count(), 1, "nothing after the garbage is served: {said}");
     let pipelined = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50);
@@ -148,6 +151,7 @@ fn scrapes_at_once_all_get_a_whole_answer() {
         }
     });
     let scrape = agent.scrape().unwrap();
-    let answered = value(&scrape, "tailgauge_http_requests_total", &[("code", "200"), ("handler", "/metrics")]);
+    let answered =
+        value(&scrape, "tailgauge_http_requests_total", &[("code", "200"), ("handler", "/metrics")]);
     assert!(answered >= 160.0, "{answered}");
 }

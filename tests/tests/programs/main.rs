@@ -1,8 +1,11 @@
 //! The committed kernel programs, fed packets by `BPF_PROG_TEST_RUN`.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop the test")]
+
 mod attribution;
 mod connections;
 mod counting;
+mod flow;
 mod handshakes;
 mod inner;
 mod windows;

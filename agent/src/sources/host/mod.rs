@@ -1,6 +1,6 @@
 //! /proc, /sys: the host beside the traffic, one file a collector.
 //!
-//! To add a collector: a file with a type that implements [`Collector`], a field in `model::host::Host`, and a
+//! To add a collector: a file with a type that implements `Collector`, a field in `model::host::Host`, and a
 //! line in [`COLLECTORS`].
 
 mod boot;

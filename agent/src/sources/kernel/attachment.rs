@@ -122,8 +122,7 @@ impl Attachment {
         if !first && self.ledger.counting() {
             return Ok(());
         }
-        let before =
-            Reading { device: link.counters.unwrap_or_default(), counted: means.counted()?, steady: true };
+        let before = Reading { device: link.counters.unwrap_or_default(), counted: means.counted()? };
         if !self.hooks.attach(means.object, &self.name) {
             self.ifindex = Some(link.index);
             return Ok(());
@@ -131,10 +130,8 @@ impl Attachment {
         self.ifindex = Some(link.index);
         self.attachments += 1;
         let baseline = Baseline::find(&before, || {
-            let earlier = means.counted()?;
             let Some(device) = means.counters(link.index)? else { return Ok(None) };
-            let counted = means.counted()?;
-            Ok::<_, KernelError>(Some(Reading { device, counted, steady: earlier == counted }))
+            Ok::<_, KernelError>(Some(Reading { device, counted: means.counted()? }))
         })?;
         self.ledger.begin(self.hooks.attached(), baseline);
         Ok(())

@@ -1,14 +1,14 @@
 //! The embedded object: creates the maps at their sizes and loads the programs.
 
-use std::io;
+use std::{io, thread};
 
 use aya::maps::{Map, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use tailgauge_ebpf::layout::{DIRECTIONS, Line, Tcp, Windows, globals, maps, programs};
 
-use super::KernelError;
 use super::probe::missing_capabilities;
+use super::{KernelError, loader};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/tailgauge.bpf.o"));
@@ -104,9 +104,9 @@ impl Object {
     /// Creates the maps and loads both programs.
     pub(super) fn load(max_peers: u32) -> Result<Self, KernelError> {
         let sizes = Sizes::for_this_machine(max_peers)?;
-        let mut loader = EbpfLoader::new();
         // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
-        loader.btf(None).override_global(globals::SHARDS, &sizes.shards, true).override_global(
+        let mut loader = loader::without_btf();
+        loader.override_global(globals::SHARDS, &sizes.shards, true).override_global(
             globals::SLOTS,
             &sizes.slots,
             true,
@@ -114,12 +114,9 @@ impl Object {
         for (name, entries) in sizes.entries() {
             loader.map_max_entries(name, entries);
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
-        let mut object = Self { ebpf, sizes };
-        for program in [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS] {
-            object.program(program)?.load().map_err(|error| explain_program(program, error))?;
-        }
-        Ok(object)
+        let mut ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
+        verify(&mut ebpf)?;
+        Ok(Self { ebpf, sizes })
     }
 
     pub(super) const fn sizes(&self) -> Sizes {
@@ -150,6 +147,25 @@ impl Object {
     pub(super) const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
+}
+
+/// Loads both programs at the same time: the verifier thinks about each for 50 ms, most of the agent's start.
+fn verify(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let mut wanted = vec![programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
+    thread::scope(|scope| {
+        let mut loads = Vec::new();
+        for (name, program) in ebpf.programs_mut() {
+            let Some(index) = wanted.iter().position(|wanted| *wanted == name) else { continue };
+            let name = wanted.swap_remove(index);
+            let program: &mut SchedClassifier =
+                program.try_into().map_err(|_| KernelError::MissingProgram(name))?;
+            loads.push(scope.spawn(move || program.load().map_err(|error| explain_program(name, error))));
+        }
+        for load in loads {
+            load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        wanted.first().map_or(Ok(()), |missing| Err(KernelError::MissingProgram(missing)))
+    })
 }
 
 fn explain_object(error: EbpfError, sizes: &Sizes) -> KernelError {
