@@ -7,6 +7,7 @@ use prometheus::{Encoder as _, IntCounterVec, Opts, Registry, TextEncoder};
 use tailgauge::model::{Model, synthetic};
 use tailgauge::outputs::prometheus::{Build, Encoder, Format};
 
+use crate::process::milliseconds;
 use crate::table::{Row, Spread, digits};
 use crate::{Outcome, Plan, allocations};
 
@@ -25,10 +26,10 @@ pub fn measure(plan: &Plan) -> Outcome {
     let (mut plain, mut text) = (Vec::new(), Vec::new());
     for _ in 0..plan.rounds(21, 5) {
         formats.iter_mut().for_each(Run::once);
-        let started = Instant::now();
         text.clear();
-        TextEncoder::new().encode(&registry.gather(), &mut text)?;
-        plain.push(milliseconds(started));
+        let mut outcome = Ok(());
+        plain.push(milliseconds(|| outcome = TextEncoder::new().encode(&registry.gather(), &mut text)));
+        outcome?;
     }
     let plain = Spread::of(plain);
     let at_rest = allocations::during(|| formats.iter_mut().for_each(Run::once));
@@ -70,10 +71,9 @@ impl<'a> Run<'a> {
     }
 
     fn once(&mut self) {
-        self.out.clear();
-        let started = Instant::now();
-        self.encoder.encode(self.model, started, self.format, &mut self.out);
-        self.samples.push(milliseconds(started));
+        let Self { model, format, encoder, out, samples } = self;
+        out.clear();
+        samples.push(milliseconds(|| encoder.encode(model, Instant::now(), *format, out)));
     }
 }
 
@@ -99,8 +99,4 @@ fn baseline(peers: u32, families: usize) -> Result<Registry, prometheus::Error> 
         registry.register(Box::new(counters))?;
     }
     Ok(registry)
-}
-
-fn milliseconds(started: Instant) -> f64 {
-    started.elapsed().as_secs_f64() * 1e3
 }

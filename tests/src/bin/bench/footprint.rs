@@ -94,6 +94,8 @@ struct Measured<'a> {
     process: Option<Process>,
     /// Milliseconds from exec to the first answered scrape.
     starts: Vec<f64>,
+    /// Milliseconds of CPU until then.
+    start_cpu: Vec<f64>,
     memory: Memory,
     /// Milliseconds of CPU.
     per_scrape: f64,
@@ -109,6 +111,7 @@ impl<'a> Measured<'a> {
             subject,
             process: None,
             starts: Vec::new(),
+            start_cpu: Vec::new(),
             memory: Memory::default(),
             per_scrape: 0.0,
             body: String::new(),
@@ -147,6 +150,7 @@ impl<'a> Measured<'a> {
         self.process = Some(process);
         let elapsed = elapsed.map_err(|timeout| self.failed(&timeout.to_string()))?;
         self.starts.push(elapsed.as_secs_f64() * 1e3);
+        self.start_cpu.push(cpu_time(self.pid()?)?.as_secs_f64() * 1e3);
         Ok(())
     }
 
@@ -205,6 +209,7 @@ fn rows(agent: &Measured<'_>, exporter: Option<&Measured<'_>>) -> Outcome {
         }
     };
     let start = Spread::of(agent.starts.clone());
+    let start_cpu = Spread::of(agent.start_cpu.clone());
     let resident = |memory: Memory| {
         let Memory { resident, anonymous, peak } = memory;
         format!("{} MiB (peak {}, heap and stack {})", digits(resident), digits(peak), digits(anonymous))
@@ -222,6 +227,10 @@ fn rows(agent: &Measured<'_>, exporter: Option<&Measured<'_>>) -> Outcome {
             },
         )
         .target(format!("≤ {START} ms"), start.median <= START),
+        row("CPU of a start".to_owned(), start_cpu.median, start_cpu.show("ms"), &|other| {
+            let start = Spread::of(other.start_cpu.clone());
+            (start.median, start.show("ms"))
+        }),
         row("resident memory".to_owned(), agent.memory.resident, resident(agent.memory), &|other| {
             (other.memory.resident, resident(other.memory))
         })

@@ -33,18 +33,15 @@ pub fn measure(plan: &Plan) -> Outcome {
         let cost = cost(&mut baseline, peers, plan.rounds(15, 5))?;
         counting.push(cost.counting);
         for (what, nanoseconds, target) in [
-            ("UDP", cost.counting, COUNTING),
-            ("established TCP", cost.established, ESTABLISHED),
-            ("established TCP, class exit", cost.exit, ESTABLISHED),
+            ("UDP packet", cost.counting, COUNTING),
+            ("TCP packet, established", cost.established, ESTABLISHED),
+            ("TCP packet, established, class exit", cost.exit, ESTABLISHED),
         ] {
             let ratio = nanoseconds / cost.minimal;
             rows.push(
-                Row::new(
-                    format!("a packet among {peers} peers: {what}"),
-                    format!("{} ns", digits(nanoseconds)),
-                )
-                .against(format!("minimal counter {} ns", digits(cost.minimal)), ratio)
-                .target(format!("≤ {target}×"), ratio <= target),
+                Row::new(format!("{what}, peers: {peers}"), format!("{} ns", digits(nanoseconds)))
+                    .against(format!("minimal counter {} ns", digits(cost.minimal)), ratio)
+                    .target(format!("≤ {target}×"), ratio <= target),
             );
         }
     }
@@ -52,7 +49,7 @@ pub fn measure(plan: &Plan) -> Outcome {
         let most_peers = PEERS[PEERS.len() - 1];
         let ratio = most / one;
         rows.push(
-            Row::new(format!("a packet among {most_peers} peers: UDP"), format!("{} ns", digits(most)))
+            Row::new(format!("UDP packet, peers: {most_peers}"), format!("{} ns", digits(most)))
                 .against(format!("1 peer {} ns", digits(one)), ratio)
                 .target(format!("flat, ≤ {FLAT}×"), ratio <= FLAT),
         );

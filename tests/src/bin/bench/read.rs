@@ -1,18 +1,18 @@
 //! Copying the counters of 10,000 peers out of the kernel: through the mapping, against a look-up per row.
 
-use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tailgauge::model::kernel::Kernel;
 use tailgauge::model::{Model, synthetic};
 use tailgauge::sources::kernel::{KernelConfig, KernelSource};
 use tailgauge_ebpf::layout::DIRECTIONS;
 use tailgauge_testbed::node::TUNNEL;
-use tailgauge_testbed::programs::{Programs, Sizes};
+use tailgauge_testbed::programs::{Error, Programs, Sizes};
 
 use crate::device::Device;
+use crate::process::milliseconds;
 use crate::table::{Row, Spread};
 use crate::{Outcome, Plan};
 
@@ -39,7 +39,7 @@ struct Measured {
     lookups: Spread,
 }
 
-fn in_namespace(plan: &Plan, device: &Device) -> Result<Measured, Box<dyn Error>> {
+fn in_namespace(plan: &Plan, device: &Device) -> Result<Measured, Box<dyn std::error::Error>> {
     let model = synthetic::model(PEERS);
     let mut source = KernelSource::load(&KernelConfig::new(TUNNEL, PEERS))?;
     source.sync(&model.tailnet, &model.slots);
@@ -65,13 +65,9 @@ fn in_namespace(plan: &Plan, device: &Device) -> Result<Measured, Box<dyn Error>
         for _ in 0..READINGS {
             at_rest.push(reader.read()?);
         }
-        let started = Instant::now();
-        for slot in 0..=PEERS {
-            for direction in 0..DIRECTIONS {
-                std::hint::black_box(rows.line(slot, direction)?);
-            }
-        }
-        lookups.push(milliseconds(started));
+        let mut outcome = Ok(());
+        lookups.push(milliseconds(|| outcome = look_up_all(&rows)));
+        outcome?;
     }
     Ok(Measured { at_rest: Spread::of(at_rest), active: Spread::of(active), lookups: Spread::of(lookups) })
 }
@@ -84,11 +80,22 @@ struct Reader {
 
 impl Reader {
     /// Reads once; milliseconds.
-    fn read(&mut self) -> Result<f64, Box<dyn Error>> {
-        let started = Instant::now();
-        self.source.read(&mut self.kernel, self.rows)?;
-        Ok(milliseconds(started))
+    fn read(&mut self) -> Result<f64, Box<dyn std::error::Error>> {
+        let mut outcome = Ok(());
+        let spent = milliseconds(|| outcome = self.source.read(&mut self.kernel, self.rows));
+        outcome?;
+        Ok(spent)
     }
+}
+
+/// The counters of all slots by one look-up, a system call, for each row.
+fn look_up_all(programs: &Programs) -> Result<(), Error> {
+    for slot in 0..=PEERS {
+        for direction in 0..DIRECTIONS {
+            std::hint::black_box(programs.line(slot, direction)?);
+        }
+    }
+    Ok(())
 }
 
 /// The IPv4 addresses of all peers.
@@ -119,8 +126,4 @@ fn rows(measured: Measured) -> Vec<Row> {
         )
         .against(baseline(), active.median / lookups.median),
     ]
-}
-
-fn milliseconds(started: Instant) -> f64 {
-    started.elapsed().as_secs_f64() * 1e3
 }
