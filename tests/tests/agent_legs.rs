@@ -16,10 +16,7 @@ use tailgauge_testbed::traffic::{Ping, ping};
 const BLACKHOLE: u16 = 7012;
 
 /// A tailnet, an agent, servers at both ends, and what the tailnet calls the client.
-fn with_agent(
-    test: &str,
-    prove: impl FnOnce(&MiniatureTailnet, &mut Agent<'_>, &str) -> Outcome,
-) -> Outcome {
+fn with_agent(test: &str, prove: impl FnOnce(&MiniatureTailnet, &mut Agent<'_>, &str) -> Outcome) -> Outcome {
     let Ok(()) = needs::root_and(test, &["ip", "nft"]) else { return Ok(()) };
     let tailnet = MiniatureTailnet::up(Options { seed: 11 })?;
     let exit = tailnet.exit();

@@ -433,7 +433,9 @@ pub fn loss(case: &Case<'_>, agent: &mut Agent<'_>, connections: u32) -> Outcome
         counted.mean(0) * 1e3,
         counted.mean(1) * 1e3,
     );
-    if counted.syn_retransmits[opener] + counted.syn_ack_retransmits[opener] == 0.0 || counted.ambiguous == 0.0 {
+    if counted.syn_retransmits[opener] + counted.syn_ack_retransmits[opener] == 0.0
+        || counted.ambiguous == 0.0
+    {
         return Err(format!("no trace of the loss: {counted:?}").into());
     }
     for leg in 0..2 {
