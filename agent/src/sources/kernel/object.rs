@@ -3,7 +3,7 @@
 use std::{io, thread};
 
 use aya::maps::{Map, MapError};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, ProgramType, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tailgauge_ebpf::layout::{DIRECTIONS, Line, Tcp, Windows, globals, maps, programs};
 
@@ -29,6 +29,9 @@ const ADDRESSES_PER_PEER: u32 = 4;
 const MIN_ADDRESSES: u32 = 1_024;
 /// Lines of the verifier's log that say why.
 const LOG_LINES: usize = 8;
+
+/// The programs, receive first.
+const PROGRAMS: [&str; 2] = [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
 
 /// Entries of every map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,41 +129,43 @@ impl Object {
 
     /// Verifying is most of the start, and one program need not wait for the other.
     fn load_programs(&mut self) -> Result<(), KernelError> {
-        let names = [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
-        for name in names {
-            self.program(name)?;
-        }
-        let results = thread::scope(|scope| {
-            let loading: Vec<_> = self
-                .ebpf
-                .programs_mut()
-                .filter_map(|(found, program)| {
-                    let name = *names.iter().find(|name| **name == found)?;
-                    let program: &mut SchedClassifier = program.try_into().ok()?;
-                    Some((name, scope.spawn(move || program.load())))
-                })
-                .collect();
-            loading.into_iter().map(|(name, thread)| (name, thread.join())).collect::<Vec<_>>()
-        });
-        for (name, result) in results {
-            match result {
-                Ok(result) => result.map_err(|error| explain_program(name, error))?,
-                Err(panic) => std::panic::resume_unwind(panic),
+        for name in PROGRAMS {
+            let found = self.ebpf.program(name).map(Program::prog_type);
+            if found != Some(ProgramType::SchedClassifier) {
+                return Err(KernelError::MissingProgram(name));
             }
+        }
+        for (name, result) in self.in_parallel(|_, program| program.load()) {
+            result.map_err(|error| explain_program(name, error))?;
         }
         Ok(())
     }
 
-    pub(super) const fn sizes(&self) -> Sizes {
-        self.sizes
+    /// Does something with each program, on a thread each.
+    pub(super) fn in_parallel<R: Send>(
+        &mut self,
+        act: impl Fn(&'static str, &mut SchedClassifier) -> R + Sync,
+    ) -> Vec<(&'static str, R)> {
+        let act = &act;
+        thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .ebpf
+                .programs_mut()
+                .filter_map(|(found, program)| {
+                    let name = *PROGRAMS.iter().find(|name| **name == found)?;
+                    let program: &mut SchedClassifier = program.try_into().ok()?;
+                    Some((name, scope.spawn(move || act(name, program))))
+                })
+                .collect();
+            let join = |thread: thread::ScopedJoinHandle<'_, R>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(|(name, thread)| (name, join(thread))).collect()
+        })
     }
 
-    /// A program of the object.
-    pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
-        self.ebpf
-            .program_mut(name)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(KernelError::MissingProgram(name))
+    pub(super) const fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     /// Total run time and runs of a program; they advance only while BPF statistics are on.
