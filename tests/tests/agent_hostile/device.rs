@@ -34,7 +34,7 @@ fn a_missing_interface_is_awaited_and_counted_from_its_first_packet() {
         assert_eq!(agent.scrape().unwrap().sum("tailgauge_hook_attached", &[]), 0.0);
 
         // A device of the name that carries frames is refused in words, and not for ever.
-        stage.namespace.ip(&["link", "add", TUNNEL, "type", "dummy"]).unwrap();
+        stage.namespace.ip(&["tuntap", "add", TUNNEL, "mode", "tap"]).unwrap();
         let said = wait_readyz(&agent, 503, "not a layer-3 tunnel");
         assert_eq!(said.lines().count(), 1, "{said}");
         stage.namespace.ip(&["link", "del", TUNNEL]).unwrap();
@@ -60,8 +60,10 @@ fn an_interface_that_carries_frames_is_refused_at_the_start() {
     let Ok(()) = needs::root_and(name, &["ip"]) else { return };
     let stage = Stage::without_device().unwrap();
     let socket = stage.socket();
-    for kind in [&["type", "dummy"][..], &["type", "veth", "peer", "name", "other"], &["type", "bridge"]] {
-        stage.namespace.ip(&[&["link", "add", TUNNEL], kind].concat()).unwrap();
+    let tap = ["tuntap", "add", TUNNEL, "mode", "tap"];
+    let veth = ["link", "add", TUNNEL, "type", "veth", "peer", "name", "other"];
+    for kind in [&tap[..], &veth] {
+        stage.namespace.ip(kind).unwrap();
         let (code, printed) = refused(&stage, &["--tailscale.socket", path(&socket)]);
         assert_eq!(code, 1, "{kind:?}: {printed}");
         let said = sentence(&printed);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tailgauge_testbed::agent::{Agent, binary};
 use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::needs;
-use tailgauge_testbed::process::Process;
+use tailgauge_testbed::process::{Process, wait_for};
 use tailgauge_testbed::proof::device::Device;
 use tailgauge_testbed::proof::totals::{self, Counted};
 use tailgauge_testbed::stage::{Stage, TUNNEL};
@@ -76,23 +76,32 @@ struct Before {
 
 impl Before {
     fn read(stage: &Stage, agent: &Agent<'_>) -> Self {
-        stage.drain();
-        Self {
-            device: Device::at_rest(&stage.namespace, TUNNEL).unwrap(),
-            counted: Counted::read(&agent.scrape().unwrap()),
-        }
+        let (device, scrape) = at_one_time(stage, agent);
+        Self { device, counted: Counted::read(&scrape) }
     }
 
     /// Asserts that device and agent counted the same since, to the packet and byte, and that nothing was missed
     /// since the hooks are attached. Returns what the device counted.
     fn assert_exact(&self, stage: &Stage, agent: &Agent<'_>) -> Device {
-        stage.drain();
-        let device = Device::at_rest(&stage.namespace, TUNNEL).unwrap().since(self.device);
-        let scrape = agent.scrape().unwrap();
+        let (device, scrape) = at_one_time(stage, agent);
+        let device = device.since(self.device);
         totals::compare(device, Counted::read(&scrape).since(self.counted)).unwrap();
         for sample in scrape.matching("tailgauge_tunnel_coverage_ratio", &[]) {
             assert_eq!(sample.value, 1.0, "{sample:?}");
         }
         device
     }
+}
+
+/// The device's counters and a scrape between which nothing moved: both were read again until they did not.
+fn at_one_time(stage: &Stage, agent: &Agent<'_>) -> (Device, Exposition) {
+    let read = || {
+        stage.drain();
+        Device::read(&stage.namespace, TUNNEL).unwrap()
+    };
+    wait_for("the device to be at rest", Duration::from_secs(10), || {
+        let (before, scrape) = (read(), agent.scrape().unwrap());
+        (read() == before).then_some((before, scrape))
+    })
+    .unwrap()
 }

