@@ -3,7 +3,7 @@
 use std::{io, thread};
 
 use aya::maps::{Map, MapError};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, ProgramType, SchedClassifier};
 use aya::{Ebpf, EbpfError};
 use tailgauge_ebpf::layout::{DIRECTIONS, Line, Tcp, Windows, globals, maps, programs};
 
@@ -29,6 +29,9 @@ const ADDRESSES_PER_PEER: u32 = 4;
 const MIN_ADDRESSES: u32 = 1_024;
 /// Lines of the verifier's log that say why.
 const LOG_LINES: usize = 8;
+
+/// The programs, receive first.
+const PROGRAMS: [&str; 2] = [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
 
 /// Entries of every map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,21 +121,51 @@ impl Object {
         for (name, entries) in sizes.entries() {
             loader.map_max_entries(name, entries);
         }
-        let mut ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
-        verify(&mut ebpf)?;
-        Ok(Self { ebpf, sizes })
+        let ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
+        let mut object = Self { ebpf, sizes };
+        object.load_programs()?;
+        Ok(object)
+    }
+
+    /// The verifier thinks about each program for 50 ms, most of the agent's start; neither need wait for the other.
+    fn load_programs(&mut self) -> Result<(), KernelError> {
+        for name in PROGRAMS {
+            let found = self.ebpf.program(name).map(Program::prog_type);
+            if found != Some(ProgramType::SchedClassifier) {
+                return Err(KernelError::MissingProgram(name));
+            }
+        }
+        for (name, result) in self.in_parallel(|_, program| program.load()) {
+            result.map_err(|error| explain_program(name, error))?;
+        }
+        Ok(())
+    }
+
+    /// Does something with each program, on a thread each.
+    pub(super) fn in_parallel<R: Send>(
+        &mut self,
+        act: impl Fn(&'static str, &mut SchedClassifier) -> R + Sync,
+    ) -> Vec<(&'static str, R)> {
+        let act = &act;
+        thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .ebpf
+                .programs_mut()
+                .filter_map(|(found, program)| {
+                    let name = *PROGRAMS.iter().find(|name| **name == found)?;
+                    let program: &mut SchedClassifier = program.try_into().ok()?;
+                    Some((name, scope.spawn(move || act(name, program))))
+                })
+                .collect();
+            let join = |thread: thread::ScopedJoinHandle<'_, R>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(|(name, thread)| (name, join(thread))).collect()
+        })
     }
 
     pub(super) const fn sizes(&self) -> Sizes {
         self.sizes
-    }
-
-    /// A program of the object.
-    pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
-        self.ebpf
-            .program_mut(name)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(KernelError::MissingProgram(name))
     }
 
     /// Total run time and runs of a program; they advance only while BPF statistics are on.
@@ -151,25 +184,6 @@ impl Object {
     pub(super) const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
-}
-
-/// Loads both programs at the same time: the verifier thinks about each for 50 ms, most of the agent's start.
-fn verify(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    let mut wanted = vec![programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
-    thread::scope(|scope| {
-        let mut loads = Vec::new();
-        for (name, program) in ebpf.programs_mut() {
-            let Some(index) = wanted.iter().position(|wanted| *wanted == name) else { continue };
-            let name = wanted.swap_remove(index);
-            let program: &mut SchedClassifier =
-                program.try_into().map_err(|_| KernelError::MissingProgram(name))?;
-            loads.push(scope.spawn(move || program.load().map_err(|error| explain_program(name, error))));
-        }
-        for load in loads {
-            load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        }
-        wanted.first().map_or(Ok(()), |missing| Err(KernelError::MissingProgram(missing)))
-    })
 }
 
 /// Whether the kernel is one that charges maps to RLIMIT_MEMLOCK, and the limit is a real one.
