@@ -26,7 +26,7 @@ impl Row {
 
     /// How far the ratio may be off.
     pub fn give_or_take(mut self, error: f64) -> Self {
-        self.ratio = format!("{} ± {}", self.ratio, digits(error));
+        self.ratio = format!("{} ± {error:.3}", self.ratio);
         self
     }
 

@@ -143,12 +143,20 @@ impl<'a> Bed<'a> {
         Ok(agent)
     }
 
+    /// One run; a second one where a crowded machine kept the first from moving anything.
     fn traffic(&self, direction: Direction) -> Result<Run, Box<dyn Error>> {
+        self.once(direction).or_else(|error| {
+            eprintln!("repeated: {error}");
+            self.once(direction)
+        })
+    }
+
+    fn once(&self, direction: Direction) -> Result<Run, Box<dyn Error>> {
         let flags = [&["--time", &self.seconds], direction.flags].concat();
         let before = cpu_time(std::process::id())?;
         let run = self.server.run(self.client, &flags)?;
         if run.received_bytes == 0 {
-            return Err("iperf3 moved nothing".into());
+            return Err(format!("iperf3 moved nothing {}", direction.name).into());
         }
         let cpu = cpu_time(std::process::id())?.saturating_sub(before).as_secs_f64();
         Ok(Run { rate: run.bits_per_second / 1e9, cost: cpu / run.received_bytes as f64 * 1e9 })
