@@ -29,7 +29,7 @@ pub fn measure(plan: &Plan) -> Outcome {
     let namespace = device.namespace();
     // The source watches the device of the thread's namespace. Errors cross the thread as text.
     let measured = namespace.run(|| in_namespace(plan, &device).map_err(|error| error.to_string()))?;
-    Ok(rows(measured?))
+    Ok(rows(&measured?))
 }
 
 /// Milliseconds of each kind of reading.
@@ -113,7 +113,7 @@ fn shards() -> u32 {
     aya::util::nr_cpus().map_or(1, |cpus| cpus as u32).next_power_of_two().min(8)
 }
 
-fn rows(measured: Measured) -> Vec<Row> {
+fn rows(measured: &Measured) -> Vec<Row> {
     let Measured { at_rest, active, lookups } = measured;
     let baseline = || format!("a look-up per row {}", lookups.show("ms"));
     vec![

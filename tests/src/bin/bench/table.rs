@@ -24,6 +24,12 @@ impl Row {
         Self { ratio: format!("{}×", digits(ratio)), ..self.beside(baseline) }
     }
 
+    /// How far the ratio may be off.
+    pub fn give_or_take(mut self, error: f64) -> Self {
+        self.ratio = format!("{} ± {error:.3}", self.ratio);
+        self
+    }
+
     /// What stands beside it without a ratio that means anything.
     pub fn beside(self, baseline: impl Into<String>) -> Self {
         Self { baseline: baseline.into(), ..self }
@@ -81,8 +87,9 @@ pub fn digits(value: f64) -> String {
         0.0 => "0".to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 0.1 => format!("{value:.2}"),
-        size if size >= 0.01 => format!("{value:.3}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        size if size >= 0.1 => format!("{value:.3}"),
+        size if size >= 0.01 => format!("{value:.4}"),
         _ => format!("{value:.5}"),
     }
 }
@@ -96,14 +103,20 @@ pub struct Spread {
     pub median: f64,
     /// Largest.
     pub max: f64,
+    /// Standard error of the median, if the samples are spread normally.
+    pub error: f64,
 }
 
 impl Spread {
     /// Of no samples: all zero.
     pub fn of(mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
+        let count = samples.len().max(1) as f64;
+        let mean = samples.iter().sum::<f64>() / count;
+        let variance = samples.iter().map(|sample| (sample - mean).powi(2)).sum::<f64>() / count;
+        let error = (std::f64::consts::FRAC_PI_2 * variance / count).sqrt();
         let at = |index: usize| samples.get(index).copied().unwrap_or_default();
-        Self { min: at(0), median: at(samples.len() / 2), max: at(samples.len().saturating_sub(1)) }
+        Self { min: at(0), median: at(samples.len() / 2), max: at(samples.len().saturating_sub(1)), error }
     }
 
     /// Median with unit, and the range.
@@ -125,8 +138,8 @@ mod tests {
         ]);
         let text = table.to_string();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[2], "| read  | 0.3 ms | one by one 13 ms | 0.023× | ≤ 0.5 ms | yes |");
-        assert_eq!(lines[3], "| start | 250 ms | –                | –      | ≤ 200 ms | NO  |");
+        assert_eq!(lines[2], "| read  | 0.3 ms | one by one 13 ms | 0.0231× | ≤ 0.5 ms | yes |");
+        assert_eq!(lines[3], "| start | 250 ms | –                | –       | ≤ 200 ms | NO  |");
         assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{text}");
     }
 
@@ -134,6 +147,7 @@ mod tests {
     fn spread_of_unsorted_samples() {
         let spread = Spread::of(vec![3.0, 1.0, 2.0]);
         assert_eq!((spread.min, spread.median, spread.max), (1.0, 2.0, 3.0));
+        assert!((spread.error - (std::f64::consts::FRAC_PI_2 * 2.0 / 9.0).sqrt()).abs() < 1e-12);
         assert_eq!(spread.show("ms"), "2.00 ms (1.00–3.00)");
         assert_eq!(Spread::of(Vec::new()).median, 0.0);
     }
