@@ -117,8 +117,7 @@ fn a_hundred_thousand_allowed_ips_are_taken_in_and_scrapes_go_on() {
     let before = Before::read(&stage, &agent);
     let mut greedy = peer(2);
     let part = |n: u32, byte: u32| (n >> (8 * byte)) & 0xff;
-    let networks =
-        (0..100_000).map(|n| format!("{}.{}.{}.0/24", 20 + part(n, 2), part(n, 1), part(n, 0)));
+    let networks = (0..100_000).map(|n| format!("{}.{}.{}.0/24", 20 + part(n, 2), part(n, 1), part(n, 0)));
     // More single addresses than there is room for: the rest is counted, other peers' own are not pushed out.
     let single = (0..5_000).map(|n| format!("30.0.{}.{}/32", part(n, 1), part(n, 0)));
     greedy["AllowedIPs"] = networks.chain(single).collect();

@@ -17,7 +17,7 @@ pub(super) fn without_btf() -> EbpfLoader<'static> {
         EbpfLoader::new()
     });
     let made = confined.ok().and_then(|thread| thread.join().ok());
-    let mut loader = made.unwrap_or_else(EbpfLoader::new);
+    let mut loader = made.unwrap_or_default();
     loader.btf(None);
     loader
 }
