@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::collectors::CollectorFlags;
 
-/// Says, per Tailscale peer and per leg, what the traffic does and what limits it.
+/// Says, per Tailscale peer and per leg, what the traffic does.
 ///
 /// Without a command it serves: attaches its programs to the tunnel, follows tailscaled, and answers
 /// Prometheus on /metrics. `tailgauge check` says first what this host has and lacks.
