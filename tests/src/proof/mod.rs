@@ -4,6 +4,7 @@ pub mod device;
 pub mod iperf;
 pub mod legs;
 pub mod scraped;
+pub mod tcp;
 pub mod totals;
 
 /// A proof ends with the first thing that went wrong, whatever it was.
