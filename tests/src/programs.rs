@@ -35,12 +35,6 @@ pub enum Error {
     Missing(&'static str),
 }
 
-/// Whether this process may load programs; tests that need it skip otherwise.
-#[must_use]
-pub fn may_load() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 /// Sizes of the maps.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
@@ -92,7 +86,7 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel refuses the packet: it wants 14 bytes at least and about a page at most.
-    pub fn run(&mut self, direction: u32, packet: &[u8], gso_size: u32) -> Result<TestRunResult, Error> {
+    pub fn run(&self, direction: u32, packet: &[u8], gso_size: u32) -> Result<TestRunResult, Error> {
         self.repeat(direction, packet, gso_size, 1)
     }
 
@@ -101,14 +95,15 @@ impl Programs {
     /// # Errors
     /// As [`Programs::run`].
     pub fn repeat(
-        &mut self,
+        &self,
         direction: u32,
         packet: &[u8],
         gso_size: u32,
         times: u32,
     ) -> Result<TestRunResult, Error> {
         let name = if direction == RECEIVE { programs::TUNNEL_INGRESS } else { programs::TUNNEL_EGRESS };
-        test_run(classifier(&mut self.ebpf, name)?, packet, gso_size, times)
+        let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
+        test_run(program.try_into()?, packet, gso_size, times)
     }
 
     /// Counters of a slot, summed over the shards.

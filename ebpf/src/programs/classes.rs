@@ -9,6 +9,8 @@ const CELLS: usize = 2048;
 
 /// Bits of the class in [`Cell::tag`], stored plus one, so that an empty cell never matches.
 const CLASS_BITS: u32 = 2;
+/// Bits of the class and the family.
+const LOW_BITS: u32 = CLASS_BITS + 1;
 
 /// CPUs write cells without a lock. The tag holds a hash of the address, so that a mixture of two entries does
 /// not pass for either.
@@ -16,7 +18,7 @@ const CLASS_BITS: u32 = 2;
 #[derive(Clone, Copy)]
 struct Cell {
     address: [u64; 2],
-    /// `hash << 32 | generation << CLASS_BITS | class + 1`.
+    /// `hash << 32 | generation << LOW_BITS | family << CLASS_BITS | class + 1`.
     tag: u64,
 }
 
@@ -24,10 +26,10 @@ static mut CELL: [Cell; CELLS] = [Cell { address: [0; 2], tag: 0 }; CELLS];
 
 /// The class of `address` in this generation of the routes; `find` when it is not known.
 #[inline(always)]
-pub(super) fn remembered(address: [u64; 2], generation: u32, find: impl FnOnce() -> u32) -> u32 {
+pub(super) fn remembered(address: [u64; 2], is_v6: bool, generation: u32, find: impl FnOnce() -> u32) -> u32 {
     let hash =
         (address[0].wrapping_mul(0xff51_afd7_ed55_8ccd) ^ address[1]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let tag = hash >> 32 << 32 | u64::from(generation << CLASS_BITS);
+    let tag = hash >> 32 << 32 | u64::from(generation << LOW_BITS | u32::from(is_v6) << CLASS_BITS);
     // SAFETY: in bounds; any mixture of words that another CPU left is recognised by its tag.
     unsafe {
         let cell = addr_of_mut!(CELL).cast::<Cell>().add((hash >> 53) as usize & (CELLS - 1));
