@@ -84,15 +84,23 @@ impl State {
 
     fn every_second(&mut self) {
         self.kernel.sweep();
+        let mut released = false;
         for slot in self.model.slots.expired(Instant::now(), self.grace) {
             match self.kernel.retire(slot) {
-                Ok(()) => self.model.slots.release(slot),
+                Ok(()) => {
+                    self.model.slots.release(slot);
+                    released = true;
+                }
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     slot,
                     "cannot retire the slot of a peer that left"
                 ),
             }
+        }
+        if released && self.model.slots.overflow() > 0 {
+            // Peers wait for a slot, and tailscaled may have no news for long.
+            self.take(Arc::clone(&self.model.tailnet));
         }
     }
 }

@@ -3,23 +3,16 @@
 //! It tries what the agent would do instead of guessing from versions, and leaves nothing behind. The exit code is
 //! 0 when the agent would work here, with or without warnings, and 1 when something failed.
 
-use std::fmt;
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod tailscaled;
 
-use serde::Deserialize;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use crate::sources::kernel::{AttachMode, KernelError, probe};
 
 /// The programs use the atomic instructions of this version.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
-/// BPF maps are charged to the memory cgroup from this version on, to RLIMIT_MEMLOCK before.
-const LOCALAPI_TIMEOUT: Duration = Duration::from_secs(5);
-/// The answer about this node alone is a few kilobytes.
-const LOCALAPI_LIMIT: u64 = 1 << 20;
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -125,7 +118,7 @@ pub fn run(options: &CheckOptions) -> Report {
         findings.push(hooks());
     }
     findings.push(interface(&options.interface));
-    findings.push(localapi(&options.tailscale_socket));
+    findings.push(tailscaled::localapi(&options.tailscale_socket));
     findings.extend(options.listen_addresses.iter().map(|address| listen(*address)));
     Report { findings }
 }
@@ -166,13 +159,12 @@ fn types(path: &Path) -> Finding {
 
 fn permission(missing: &[&str]) -> Finding {
     if missing.is_empty() {
-        return Finding::ok("permission", "CAP_BPF and CAP_NET_ADMIN");
+        return Finding::ok("permission", "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");
     }
-    let missing = missing.join(" and ");
     Finding::fail(
         "permission",
-        format!("{missing} missing"),
-        "run as root, or with AmbientCapabilities=CAP_BPF CAP_NET_ADMIN in the systemd unit",
+        format!("{} missing", missing.join(", ")),
+        "run as root, or with AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_NET_ADMIN in the systemd unit",
     )
 }
 
@@ -247,84 +239,6 @@ fn interface(name: &str) -> Finding {
     }
 }
 
-/// What matters here of tailscaled's `ipnstate.Status`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NodeStatus {
-    #[serde(default)]
-    version: String,
-    #[serde(default)]
-    backend_state: String,
-    #[serde(default, rename = "TUN")]
-    tun: bool,
-}
-
-fn localapi(socket: &Path) -> Finding {
-    let answer = match ask(socket) {
-        Ok(answer) => answer,
-        Err(error) => {
-            let remedy = match error.kind() {
-                io::ErrorKind::NotFound => {
-                    "start tailscaled, or name its socket with --tailscale.socket".to_owned()
-                }
-                io::ErrorKind::ConnectionRefused => "start tailscaled: this socket is a leftover".to_owned(),
-                io::ErrorKind::PermissionDenied => {
-                    "let this user reach the socket: its directory must be searchable".to_owned()
-                }
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    "tailscaled hangs: look at its log".to_owned()
-                }
-                _ => "see the reason".to_owned(),
-            };
-            return Finding::fail("LocalAPI", format!("{}: {error}", socket.display()), remedy);
-        }
-    };
-    match parse(&answer) {
-        Ok(status) if !status.tun => Finding::fail(
-            "LocalAPI",
-            format!(
-                "tailscaled {} runs in userspace-networking mode: there is no tunnel device",
-                status.version
-            ),
-            "start tailscaled without --tun=userspace-networking",
-        ),
-        Ok(status) if status.backend_state != "Running" => Finding::warn(
-            "LocalAPI",
-            format!("tailscaled {} is in state {}", status.version, status.backend_state),
-            "run tailscale up; the agent waits",
-        ),
-        Ok(status) => Finding::ok("LocalAPI", format!("tailscaled {}, running", status.version)),
-        Err(reason) => Finding::fail(
-            "LocalAPI",
-            format!("{}: {reason}", socket.display()),
-            "this does not look like tailscaled: check --tailscale.socket",
-        ),
-    }
-}
-
-/// Asks for the node's own status; HTTP/1.0, so that the answer comes whole and ends with the connection.
-fn ask(socket: &Path) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(LOCALAPI_TIMEOUT))?;
-    stream.set_write_timeout(Some(LOCALAPI_TIMEOUT))?;
-    stream
-        .write_all(b"GET /localapi/v0/status?peers=false HTTP/1.0\r\nHost: local-tailscaled.sock\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(LOCALAPI_LIMIT).read_to_end(&mut answer)?;
-    Ok(answer)
-}
-
-fn parse(answer: &[u8]) -> Result<NodeStatus, String> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or("no HTTP answer")?;
-    let head = String::from_utf8_lossy(&answer[..end]);
-    let line = head.lines().next().unwrap_or_default();
-    match line.split(' ').nth(1) {
-        Some("200") => {}
-        _ => return Err(format!("answered {line:?}")),
-    }
-    serde_json::from_slice(&answer[end + 4..]).map_err(|error| format!("answered no status: {error}"))
-}
-
 fn listen(address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok("listen", format!("{address} is free")),
@@ -358,8 +272,6 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
 
     #[test]
@@ -384,7 +296,7 @@ mod tests {
             text.starts_with("ok    kernel        Linux 6.18\nwarn  kernel types  /none is missing\n"),
             "{text}"
         );
-        assert!(text.contains("FAIL  permission    CAP_BPF and CAP_NET_ADMIN missing\n"), "{text}");
+        assert!(text.contains("FAIL  permission    CAP_BPF, CAP_NET_ADMIN missing\n"), "{text}");
     }
 
     #[test]
@@ -400,56 +312,5 @@ mod tests {
         assert_eq!(listen(taken.local_addr().unwrap()).status, Status::Fail);
         assert_eq!(listen("127.0.0.1:0".parse().unwrap()).status, Status::Ok);
         assert_eq!(listen("192.0.2.1:10641".parse().unwrap()).status, Status::Warn);
-    }
-
-    /// Asks a server that says `answer`.
-    fn asked(answer: &'static [u8]) -> Finding {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tailscaled.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 1024];
-            let length = stream.read(&mut request).unwrap();
-            // The checker may hang up on an answer that is too long.
-            let _ = stream.write_all(answer);
-            String::from_utf8(request[..length].to_vec()).unwrap()
-        });
-        let finding = localapi(&path);
-        let request = server.join().unwrap();
-        assert!(request.contains("Host: local-tailscaled.sock\r\n"), "{request}");
-        finding
-    }
-
-    #[test]
-    fn tailscaled_is_judged_by_its_answer() {
-        let running = asked(
-            b"HTTP/1.0 200 OK\r\nTailscale-Version: 1.102.3\r\n\r\n\
-              {\"Version\":\"1.102.3\",\"TUN\":true,\"BackendState\":\"Running\",\"Peer\":null}",
-        );
-        assert_eq!((running.status, running.found.as_str()), (Status::Ok, "tailscaled 1.102.3, running"));
-        let stopped =
-            asked(b"HTTP/1.0 200 OK\r\n\r\n{\"Version\":\"1\",\"TUN\":true,\"BackendState\":\"Stopped\"}");
-        assert_eq!(stopped.status, Status::Warn);
-        let userspace = asked(b"HTTP/1.0 200 OK\r\n\r\n{\"TUN\":false,\"BackendState\":\"Running\"}");
-        assert_eq!(userspace.status, Status::Fail);
-        for nonsense in [&b""[..], b"HTTP/1.0 403 Forbidden\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n{\"TUN\":"] {
-            assert_eq!(asked(nonsense).status, Status::Fail, "{nonsense:?}");
-        }
-    }
-
-    #[test]
-    fn an_endless_answer_is_cut_off() {
-        static ENDLESS: [u8; 4 << 20] = [b'x'; 4 << 20];
-        assert_eq!(asked(&ENDLESS).status, Status::Fail);
-    }
-
-    #[test]
-    fn a_missing_or_dead_socket_says_what_to_do() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tailscaled.sock");
-        assert!(localapi(&path).remedy.unwrap().contains("--tailscale.socket"));
-        drop(UnixListener::bind(&path).unwrap());
-        assert!(localapi(&path).remedy.unwrap().contains("leftover"));
     }
 }

@@ -60,7 +60,7 @@ pub struct Options {
         env = "TAILGAUGE_MAX_PEERS",
         value_name = "COUNT",
         default_value_t = 1024,
-        value_parser = clap::value_parser!(u32).range(1..=65_535)
+        value_parser = clap::value_parser!(u32).range(1..=65_534)
     )]
     pub max_peers: u32,
 
@@ -246,7 +246,7 @@ mod tests {
         for (arguments, remedy) in [
             (vec!["--interface", "a/b"], "1 to 15 bytes"),
             (vec!["--interface", "sixteen-bytes-xx"], "1 to 15 bytes"),
-            (vec!["--max-peers", "0"], "1..=65535"),
+            (vec!["--max-peers", "0"], "1..=65534"),
             (vec!["--tcp.handshake-timeout", "soon"], "like 30s"),
             (vec!["--web.listen-address", "localhost"], "address:port"),
             (vec!["--log.level", "loud"], "debug, info, warn, error"),

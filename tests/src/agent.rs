@@ -82,8 +82,21 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// It cannot be started or does not answer in time; its log is part of the error.
     pub fn start(namespace: &'a Namespace, socket: &Path, flags: &[&str]) -> Result<Self, AgentError> {
+        Self::start_program(&binary()?, namespace, socket, flags)
+    }
+
+    /// As [`Self::start`], another binary.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_program(
+        program: &Path,
+        namespace: &'a Namespace,
+        socket: &Path,
+        flags: &[&str],
+    ) -> Result<Self, AgentError> {
         let folder = TempDir::with_prefix("tailgauge-agent-").map_err(AgentError::Folder)?;
-        let mut command = namespace.command(binary()?);
+        let mut command = namespace.command(program);
         command
             .arg("--tailscale.socket")
             .arg(socket)

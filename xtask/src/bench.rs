@@ -7,7 +7,7 @@ use crate::run::{Error, cargo, check, is_root, root};
 /// Flags of the command.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Passed on to the benchmark; see `-- --help`
+    /// Passed on to the benchmark: `cargo xtask bench -- --help` has the flags
     #[arg(last = true)]
     rest: Vec<String>,
 }

@@ -7,8 +7,8 @@ use tailgauge_ebpf::layout::{Connection, OPENER_HOST, Tcp};
 
 use super::{
     atomic::add,
-    histogram,
-    maps::{CONNECTIONS, HEALTH, TCP},
+    health, histogram,
+    maps::{CONNECTIONS, TCP},
     tcp::{Segment, now},
 };
 
@@ -24,11 +24,8 @@ pub(super) enum End {
 /// Remembers a connection until it ends.
 #[inline(always)]
 pub(super) fn open(segment: &Segment, connection: &Connection) {
-    if CONNECTIONS.insert(segment.key.flow(), connection, u64::from(BPF_ANY)).is_err()
-        && let Some(health) = HEALTH.get_ptr_mut(0)
-    {
-        // SAFETY: the map's row.
-        unsafe { add(addr_of_mut!((*health).connection_insert_failures), 1) };
+    if CONNECTIONS.insert(segment.key.flow(), connection, u64::from(BPF_ANY)).is_err() {
+        health::connection_insert_failure();
     }
 }
 

@@ -13,8 +13,8 @@ use tailgauge_ebpf::{
 use super::{
     atomic::add,
     connection::{self, End, count, count_end},
-    filter, histogram,
-    maps::{CONNECTIONS, HANDSHAKES, HEALTH, TCP},
+    filter, health, histogram,
+    maps::{CONNECTIONS, HANDSHAKES, TCP},
     tcp::{Segment, now},
 };
 
@@ -54,10 +54,7 @@ pub(super) fn syn(segment: &Segment) {
         timed_out: 0,
     };
     if HANDSHAKES.insert(segment.key.flow(), &handshake, u64::from(BPF_ANY)).is_err() {
-        if let Some(health) = HEALTH.get_ptr_mut(0) {
-            // SAFETY: the map's row.
-            unsafe { add(addr_of_mut!((*health).handshake_insert_failures), 1) };
-        }
+        health::handshake_insert_failure();
         lost(segment.slot);
     }
 }

@@ -7,6 +7,7 @@ mod connection;
 mod counting;
 mod filter;
 mod handshake;
+mod health;
 mod histogram;
 mod maps;
 mod skb;

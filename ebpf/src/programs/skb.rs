@@ -40,7 +40,7 @@ impl Source for Linear {
 
     #[inline(always)]
     fn fixed<const AT: usize, const N: usize>(&self) -> Option<[u8; N]> {
-        // A comparison, no subtraction: the length as a number would need CAP_PERFMON.
+        // Pointers are compared, never subtracted: that is the form of a bounds check that the verifier knows.
         if self.start + AT + N > self.end {
             return None;
         }

@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod iperf;
+pub mod legs;
 pub mod scraped;
 pub mod totals;
 

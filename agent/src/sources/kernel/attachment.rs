@@ -61,12 +61,20 @@ impl Attachment {
         }
     }
 
+    /// Whether there is no device of that name.
+    pub(super) const fn waits(&self) -> bool {
+        self.ifindex.is_none()
+    }
+
     /// Acts on a change that concerns the device.
     pub(super) fn handle(&mut self, change: &Change, means: &mut Means<'_>) -> Result<(), KernelError> {
         let (link, gone) = match change {
             Change::Link(link) => (link, false),
             Change::LinkGone(link) => (link, true),
-            Change::Resync => return self.follow(means),
+            Change::Resync => {
+                self.ledger.settle_all();
+                return self.follow(means);
+            }
             Change::Addresses => return Ok(()),
         };
         // Messages are older than what is found by looking: a device may be left before its last word comes.
@@ -102,37 +110,41 @@ impl Attachment {
             if means.find(&self.name)?.is_some_and(|now| now.index == link.index) {
                 return Ok(());
             }
-            self.leave(None);
+            let last = means.counters(link.index).ok().flatten();
+            self.leave(last);
         }
         Ok(())
     }
 
     fn attach(&mut self, link: &Link, means: &mut Means<'_>) -> Result<(), KernelError> {
         if let LinkLayer::Other(_) = link.layer {
+            // Remembered, so that it is refused once, and no longer the reason once it is gone.
+            if self.ifindex.replace(link.index) == Some(link.index) {
+                return Ok(());
+            }
             let error = KernelError::NotLayer3 { interface: self.name.clone(), kind: link.layer.describe() };
             self.hooks.detach(&error.to_string());
             return Err(error);
         }
-        let first = self.ifindex != Some(link.index);
-        // A hook that failed before is tried again on the next change of the device, beside one that counts.
-        if !first && self.ledger.counting() {
-            return Ok(());
-        }
-        let before =
-            Reading { device: link.counters.unwrap_or_default(), counted: means.counted()?, steady: true };
-        if !self.hooks.attach(means.object, &self.name) {
-            self.ifindex = Some(link.index);
-            return Ok(());
-        }
+        let before = Reading { device: link.counters.unwrap_or_default(), counted: means.counted()? };
+        let earlier = self.hooks.attached();
+        let later = self.hooks.attach(means.object, &self.name);
         self.ifindex = Some(link.index);
-        self.attachments += 1;
+        // A hook that failed is tried again on the next change of the device, beside one that counts.
+        let new = [0, 1].map(|direction: usize| later[direction] && !earlier[direction]);
+        if !new.contains(&true) {
+            return Ok(());
+        }
+        self.attachments += u64::from(!earlier.contains(&true));
         let baseline = Baseline::find(&before, || {
-            let earlier = means.counted()?;
             let Some(device) = means.counters(link.index)? else { return Ok(None) };
-            let counted = means.counted()?;
-            Ok::<_, KernelError>(Some(Reading { device, counted, steady: earlier == counted }))
-        })?;
-        self.ledger.begin(self.hooks.attached(), baseline);
+            Ok::<_, KernelError>(Some(Reading { device, counted: means.counted()? }))
+        });
+        let baseline = baseline.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the coverage ratio may be off by the packets of this moment");
+            Baseline::at(&before.device)
+        });
+        self.ledger.begin(new, baseline);
         Ok(())
     }
 

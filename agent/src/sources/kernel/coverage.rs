@@ -40,6 +40,16 @@ impl Side {
         [receive, transmit]
     }
 
+    const fn device([receive, transmit]: &[Self; 2]) -> DeviceCounters {
+        DeviceCounters {
+            receive_packets: receive.packets,
+            receive_bytes: receive.bytes,
+            transmit_packets: transmit.packets,
+            transmit_bytes: transmit.bytes,
+            transmit_dropped: transmit.dropped,
+        }
+    }
+
     // A starting point may lie below zero when a packet passed between attaching and reading, so differences wrap.
     fn minus(self, other: Self) -> Self {
         Self {
@@ -58,13 +68,11 @@ impl Side {
     }
 }
 
-/// Device and programs, read one after the other.
+/// Device and programs, read in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) device: DeviceCounters,
     pub(super) counted: [Counted; 2],
-    /// The programs counted nothing while the device was read.
-    pub(super) steady: bool,
 }
 
 /// Device counters at the moment the hooks began to count, by direction.
@@ -72,36 +80,34 @@ pub(super) struct Reading {
 pub(super) struct Baseline([Side; 2]);
 
 impl Baseline {
-    /// Finds the starting point of freshly attached hooks. `before` is what the programs and the device had
-    /// counted when they were about to be attached; it has to do when the device vanishes meanwhile.
+    /// Finds the starting point of freshly attached hooks. `before` is what was read just before they were
+    /// attached; `read` gives `None` when the device is gone.
     ///
-    /// A packet passes the hook before the device counts it. So in a steady reading device − counted is never
-    /// above the true starting point, and below it only by the packets that are between the two: the largest of
-    /// several is nearest. Two equal readings say that nothing is under way, and end the search.
+    /// A packet passes the hook before the device counts it, so device − counted is never above the true
+    /// starting point, and below it only by the packets that pass between the two readings or are between hook
+    /// and device: the largest of several is nearest. Two equal readings say that nothing is under way, and end
+    /// the search.
     pub(super) fn find<E>(
         before: &Reading,
         mut read: impl FnMut() -> Result<Option<Reading>, E>,
     ) -> Result<Self, E> {
-        let Some(mut previous) = read()? else { return Ok(Self(Side::both(&before.device))) };
-        let mut best = (previous.steady, Self::of(&before.counted, &previous));
-        if previous.device == DeviceCounters::default() {
-            return Ok(best.1);
-        }
-        for _ in 1..TRIES {
-            sleep(PAUSE);
+        let mut best = Self::at(&before.device);
+        let mut previous = None;
+        for _ in 0..TRIES {
             let Some(reading) = read()? else { break };
-            let candidate = Self::of(&before.counted, &reading);
-            best = match (best.0, reading.steady) {
-                (false, true) => (true, candidate),
-                (true, false) => best,
-                (steady, _) => (steady, best.1.max(candidate)),
-            };
-            if reading.steady && reading == previous {
+            best = best.max(Self::of(&before.counted, &reading));
+            if reading.device == before.device || previous == Some(reading) {
                 break;
             }
-            previous = reading;
+            previous = Some(reading);
+            sleep(PAUSE);
         }
-        Ok(best.1)
+        Ok(best)
+    }
+
+    /// The hooks began to count when the device stood at `device`.
+    pub(super) fn at(device: &DeviceCounters) -> Self {
+        Self(Side::both(device))
     }
 
     fn of(before: &[Counted; 2], reading: &Reading) -> Self {
@@ -154,10 +160,17 @@ impl Period {
 }
 
 impl Ledger {
-    /// The hooks of `directions` count from `baseline` on.
+    /// The hooks of `directions` count from `baseline` on; the other one goes on as it was.
     pub(super) fn begin(&mut self, directions: [bool; 2], baseline: Baseline) {
-        let baseline = [0, 1].map(|direction: usize| directions[direction].then_some(baseline.0[direction]));
-        self.current = Period { baseline, last: DeviceCounters::default() };
+        for (direction, side) in baseline.0.into_iter().enumerate() {
+            if directions[direction] {
+                self.current.baseline[direction] = Some(side);
+            }
+        }
+        // Until the device is read, it stands where the hooks began.
+        if self.current.last == DeviceCounters::default() {
+            self.current.last = Side::device(&baseline.0);
+        }
     }
 
     /// Takes note of the current device's counters.
@@ -193,6 +206,13 @@ impl Ledger {
         true
     }
 
+    /// No further word will come of devices that vanished.
+    pub(super) fn settle_all(&mut self) {
+        for (_, period) in std::mem::take(&mut self.vanished) {
+            self.close(&period);
+        }
+    }
+
     fn close(&mut self, period: &Period) {
         let counted = period.counted();
         self.finished = [0, 1].map(|direction: usize| self.finished[direction].plus(counted[direction]));
@@ -206,19 +226,13 @@ impl Ledger {
     /// What the devices counted under the hooks beside what the programs did.
     pub(super) fn coverage(&self, counted: [Counted; 2]) -> Coverage {
         let periods = self.vanished.iter().map(|(_, period)| period).chain([&self.current]);
-        let [receive, transmit] = periods.map(Period::counted).fold(self.finished, |sum, counted| {
+        let sum = periods.map(Period::counted).fold(self.finished, |sum, counted| {
             [0, 1].map(|direction: usize| sum[direction].plus(counted[direction]))
         });
         Coverage {
             counted_skbs: counted.map(|counted| counted.skbs),
             counted_bytes: counted.map(|counted| counted.bytes),
-            device: DeviceCounters {
-                receive_packets: receive.packets,
-                receive_bytes: receive.bytes,
-                transmit_packets: transmit.packets,
-                transmit_bytes: transmit.bytes,
-                transmit_dropped: transmit.dropped,
-            },
+            device: Side::device(&sum),
         }
     }
 }
@@ -244,7 +258,7 @@ mod tests {
     }
 
     fn find(counted: [Counted; 2], readings: &[Reading]) -> (Baseline, usize) {
-        let before = Reading { device: device(40, 0, 0), counted, steady: true };
+        let before = Reading { device: device(40, 0, 0), counted };
         let mut index = 0;
         let baseline = Baseline::find(&before, || {
             let reading = readings.get(index.min(readings.len().saturating_sub(1))).copied();
@@ -255,15 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_counted_nothing_starts_at_zero_after_one_reading() {
-        let reading = Reading { device: device(0, 0, 0), counted: counted(7, 7), steady: true };
-        assert_eq!(find(counted(7, 7), &[reading]), (Baseline::default(), 1));
+    fn a_device_that_counted_nothing_meanwhile_starts_where_it_was_after_one_reading() {
+        // Packets that passed after the device was read do not matter.
+        let reading = Reading { device: device(40, 0, 0), counted: counted(17, 7) };
+        let (baseline, tries) = find(counted(7, 7), &[reading]);
+        assert_eq!((baseline.0[0].packets, baseline.0[1].packets, tries), (40, 0, 1));
     }
 
     #[test]
     fn packets_between_attaching_and_reading_do_not_shift_the_start() {
         // The device had 1000 and 500 when the hooks came; 3 and 2 packets passed since.
-        let reading = Reading { device: device(1003, 501, 1), counted: counted(23, 12), steady: true };
+        let reading = Reading { device: device(1003, 501, 1), counted: counted(23, 12) };
         let (baseline, tries) = find(counted(20, 10), &[reading, reading]);
         assert_eq!(tries, 2);
         let mut ledger = Ledger::default();
@@ -278,8 +294,8 @@ mod tests {
 
     #[test]
     fn a_packet_between_hook_and_device_is_found_out_by_a_later_reading() {
-        let under_way = Reading { device: device(1000, 0, 0), counted: counted(1, 0), steady: true };
-        let arrived = Reading { device: device(1001, 0, 0), counted: counted(1, 0), steady: true };
+        let under_way = Reading { device: device(1000, 0, 0), counted: counted(1, 0) };
+        let arrived = Reading { device: device(1001, 0, 0), counted: counted(1, 0) };
         let (baseline, tries) = find(counted(0, 0), &[under_way, arrived, arrived]);
         assert_eq!(tries, 3);
         assert_eq!(baseline.0[0].packets, 1000);
@@ -296,9 +312,8 @@ mod tests {
         let readings: Vec<_> = (0..100)
             .map(|index| Reading {
                 device: device(1000 + index, 0, 0),
-                // Unsteady readings are late by two packets, one of the steady ones by none.
-                counted: counted(index + if index % 2 == 0 { 2 } else { u64::from(index != 9) }, 0),
-                steady: index % 2 == 1,
+                // Two packets pass between the readings, but for one time.
+                counted: counted(index + if index == 9 { 0 } else { 2 }, 0),
             })
             .collect();
         let (baseline, tries) = find(counted(0, 0), &readings);
@@ -337,6 +352,28 @@ mod tests {
         assert!(ledger.settle(2, Some(device(15, 10, 2)), true));
         assert!(!ledger.settle(2, Some(device(0, 0, 0)), true), "once is enough");
         assert_eq!(ledger.coverage(counted(11, 8)).device, device(11, 6, 2));
+    }
+
+    #[test]
+    fn a_hook_that_comes_later_starts_later() {
+        let mut ledger = Ledger::default();
+        ledger.begin([true, false], Baseline(Side::both(&device(5, 5, 0))));
+        assert_eq!(ledger.coverage(counted(0, 0)).device, device(0, 0, 0), "before the first reading, too");
+        ledger.observe(device(10, 10, 0));
+        ledger.begin([false, true], Baseline(Side::both(&device(11, 12, 0))));
+        ledger.observe(device(20, 20, 1));
+        assert_eq!(ledger.coverage(counted(15, 9)).device, device(15, 8, 1));
+    }
+
+    #[test]
+    fn what_is_known_of_vanished_devices_survives_a_loss_of_messages() {
+        let mut ledger = Ledger::default();
+        ledger.begin([true, true], Baseline::default());
+        ledger.observe(device(10, 10, 0));
+        ledger.finish(2, None);
+        ledger.settle_all();
+        assert!(!ledger.settle(2, Some(device(99, 99, 0)), true));
+        assert_eq!(ledger.coverage(counted(10, 10)).device, device(10, 10, 0));
     }
 
     #[test]

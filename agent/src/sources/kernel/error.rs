@@ -10,10 +10,17 @@ use aya::programs::ProgramError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// A BPF system call was refused.
+    /// This process lacks capabilities.
+    #[error("no permission to load the kernel programs: run as root, or grant {}", missing.join(", "))]
+    Capabilities {
+        /// Names of the capabilities.
+        missing: Vec<&'static str>,
+    },
+
+    /// A BPF system call was refused although the capabilities are there.
     #[error(
-        "no permission to {operation}: run as root, or grant CAP_BPF and CAP_NET_ADMIN \
-         (on kernels before 5.8: CAP_SYS_ADMIN)"
+        "the system refuses to {operation}: a seccomp profile, a security module or kernel lockdown forbids it \
+         (containers need --security-opt seccomp=unconfined or a profile with bpf)"
     )]
     Permission {
         /// What was attempted.

@@ -47,26 +47,33 @@ impl Hooks {
         }
     }
 
-    /// Attaches what is not attached to `device`; true when any hook now is.
-    pub(super) fn attach(&mut self, object: &mut Object, device: &str) -> bool {
-        for point in &mut self.points {
-            if matches!(point.state, State::Attached(..)) {
+    /// Attaches what is not attached to `device`; returns which hooks now are.
+    ///
+    /// Attaching waits under the lock of all network configuration (RTNL) until no CPU uses the old list of
+    /// programs, some 10 ms. A new device comes up under the same lock a little later, so both hooks queue for it at
+    /// once: one after the other, the second might come too late for the first packets.
+    pub(super) fn attach(&mut self, object: &mut Object, device: &str) -> [bool; 2] {
+        let (mode, points) = (self.mode, &self.points);
+        let states = object.in_parallel(|name, program| {
+            let point = points.iter().find(|point| point.program == name)?;
+            let attached = matches!(point.state, State::Attached(..));
+            (!attached).then(|| attach(program, name, point.side, mode, device))
+        });
+        for (name, state) in states {
+            let (Some(state), Some(point)) =
+                (state, self.points.iter_mut().find(|point| point.program == name))
+            else {
                 continue;
-            }
-            point.state = match object.program(point.program) {
-                Ok(program) => attach(program, point.program, point.side, self.mode, device),
-                Err(error) => State::Detached(error.to_string()),
             };
-            match &point.state {
+            match &state {
                 State::Attached(mode, _) => {
-                    tracing::info!(device, hook = point.program, mode = mode.as_str(), "attached");
+                    tracing::info!(device, hook = name, mode = mode.as_str(), "attached");
                 }
-                State::Detached(reason) => {
-                    tracing::error!(device, hook = point.program, %reason, "cannot attach");
-                }
+                State::Detached(reason) => tracing::error!(device, hook = name, %reason, "cannot attach"),
             }
+            point.state = state;
         }
-        self.attached().contains(&true)
+        self.attached()
     }
 
     /// Detaches both hooks and keeps `reason`.
@@ -121,25 +128,31 @@ fn attach(
     mode: AttachMode,
     device: &str,
 ) -> State {
-    // A filter that an earlier agent could not take along when it was killed would count again what we count:
-    // not into our maps, but at a cost for every packet.
-    if let Err(error) = filters::remove_stale(device, side, name) {
-        tracing::warn!(device, hook = name, %error, "cannot look for filters of an earlier agent");
-    }
     let mut reasons = Vec::new();
     if mode != AttachMode::Clsact {
         match attach_tcx(program, side, device) {
-            Ok(link) => return State::Attached(HookMode::Tcx, link),
+            Ok(link) => {
+                remove_stale(device, side, name);
+                return State::Attached(HookMode::Tcx, link);
+            }
             Err(error) => reasons.push(format!("tcx: {}", chain(&error))),
         }
     }
     if mode != AttachMode::Tcx {
+        remove_stale(device, side, name);
         match attach_clsact(program, side, device) {
             Ok(link) => return State::Attached(HookMode::Clsact, link),
             Err(error) => reasons.push(format!("clsact: {}", chain(&error))),
         }
     }
     State::Detached(reasons.join("; "))
+}
+
+/// A filter that an earlier agent could not take along when it was killed costs every packet, for nothing.
+fn remove_stale(device: &str, side: TcAttachType, name: &'static str) {
+    if let Err(error) = filters::remove_stale(device, side, name) {
+        tracing::warn!(device, hook = name, %error, "cannot look for filters of an earlier agent");
+    }
 }
 
 fn attach_tcx(

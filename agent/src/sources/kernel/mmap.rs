@@ -116,6 +116,19 @@ impl<T: Row> Rows<T> {
         !words.is_empty()
     }
 
+    /// Whether the row is mapped and differs from `known` in any of the words `at`.
+    pub(super) fn differs(&self, row: u32, known: &T, at: &[usize]) -> bool {
+        let words = self.row(row);
+        let known = ptr::from_ref(known).cast::<u64>();
+        at.iter().any(|&index| {
+            words.get(index).is_some_and(|word| {
+                // SAFETY: `index` is within the row, so within `T`; `T` has no padding, so every byte is
+                // initialised.
+                word.load(Ordering::Relaxed) != unsafe { known.add(index).read_unaligned() }
+            })
+        })
+    }
+
     /// Replaces one row, word by word. Only for rows that the programs do not write.
     pub(super) fn store(&self, row: u32, from: &T) {
         let source = ptr::from_ref(from).cast::<u64>();

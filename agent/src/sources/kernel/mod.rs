@@ -21,6 +21,7 @@ mod error;
 mod filters;
 mod hooks;
 mod keys;
+mod loader;
 mod log;
 mod mmap;
 mod netlink;

@@ -1,14 +1,14 @@
 //! The embedded object: creates the maps at their sizes and loads the programs.
 
-use std::io;
+use std::{io, thread};
 
 use aya::maps::{Map, MapError};
-use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::programs::{Program, ProgramError, ProgramType, SchedClassifier};
+use aya::{Ebpf, EbpfError};
 use tailgauge_ebpf::layout::{DIRECTIONS, Line, Tcp, Windows, globals, maps, programs};
 
-use super::KernelError;
 use super::probe::missing_capabilities;
+use super::{KernelError, loader};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/tailgauge.bpf.o"));
@@ -29,6 +29,9 @@ const ADDRESSES_PER_PEER: u32 = 4;
 const MIN_ADDRESSES: u32 = 1_024;
 /// Lines of the verifier's log that say why.
 const LOG_LINES: usize = 8;
+
+/// The programs, receive first.
+const PROGRAMS: [&str; 2] = [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
 
 /// Entries of every map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +107,13 @@ impl Object {
     /// Creates the maps and loads both programs.
     pub(super) fn load(max_peers: u32) -> Result<Self, KernelError> {
         let sizes = Sizes::for_this_machine(max_peers)?;
-        let mut loader = EbpfLoader::new();
+        let missing = missing_capabilities();
+        if !missing.is_empty() {
+            return Err(KernelError::Capabilities { missing });
+        }
         // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
-        loader.btf(None).override_global(globals::SHARDS, &sizes.shards, true).override_global(
+        let mut loader = loader::without_btf();
+        loader.override_global(globals::SHARDS, &sizes.shards, true).override_global(
             globals::SLOTS,
             &sizes.slots,
             true,
@@ -116,22 +123,49 @@ impl Object {
         }
         let ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
         let mut object = Self { ebpf, sizes };
-        for program in [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS] {
-            object.program(program)?.load().map_err(|error| explain_program(program, error))?;
-        }
+        object.load_programs()?;
         Ok(object)
+    }
+
+    /// The verifier thinks about each program for 50 ms, most of the agent's start; neither need wait for the other.
+    fn load_programs(&mut self) -> Result<(), KernelError> {
+        for name in PROGRAMS {
+            let found = self.ebpf.program(name).map(Program::prog_type);
+            if found != Some(ProgramType::SchedClassifier) {
+                return Err(KernelError::MissingProgram(name));
+            }
+        }
+        for (name, result) in self.in_parallel(|_, program| program.load()) {
+            result.map_err(|error| explain_program(name, error))?;
+        }
+        Ok(())
+    }
+
+    /// Does something with each program, on a thread each.
+    pub(super) fn in_parallel<R: Send>(
+        &mut self,
+        act: impl Fn(&'static str, &mut SchedClassifier) -> R + Sync,
+    ) -> Vec<(&'static str, R)> {
+        let act = &act;
+        thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .ebpf
+                .programs_mut()
+                .filter_map(|(found, program)| {
+                    let name = *PROGRAMS.iter().find(|name| **name == found)?;
+                    let program: &mut SchedClassifier = program.try_into().ok()?;
+                    Some((name, scope.spawn(move || act(name, program))))
+                })
+                .collect();
+            let join = |thread: thread::ScopedJoinHandle<'_, R>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(|(name, thread)| (name, join(thread))).collect()
+        })
     }
 
     pub(super) const fn sizes(&self) -> Sizes {
         self.sizes
-    }
-
-    /// A program of the object.
-    pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
-        self.ebpf
-            .program_mut(name)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(KernelError::MissingProgram(name))
     }
 
     /// Total run time and runs of a program; they advance only while BPF statistics are on.
@@ -152,13 +186,22 @@ impl Object {
     }
 }
 
+/// Whether the kernel is one that charges maps to RLIMIT_MEMLOCK, and the limit is a real one.
+fn charges_locked_memory() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    version < (5, 11) && limit.is_some()
+}
+
 fn explain_object(error: EbpfError, sizes: &Sizes) -> KernelError {
     let operation = match &error {
         EbpfError::MapError(MapError::CreateError { name, .. }) => format!("create map {name}"),
         _ => "load the kernel programs".to_owned(),
     };
     match errno(&error) {
-        Some(libc::EPERM) if missing_capabilities().is_empty() => {
+        Some(libc::EPERM) if charges_locked_memory() => {
             KernelError::LockedMemory { operation, source: Box::new(error) }
         }
         Some(libc::EPERM | libc::EACCES) => KernelError::Permission { operation, source: Box::new(error) },

@@ -11,13 +11,18 @@ use super::netlink::Netlink;
 use super::object::{Object, Sizes};
 use super::{AttachMode, KernelError};
 
-/// Capabilities that loading and attaching need and this process lacks; CAP_SYS_ADMIN stands for CAP_BPF.
+/// Capabilities that loading and attaching need and this process lacks; CAP_SYS_ADMIN stands for the first two.
+///
+/// Without CAP_PERFMON the verifier follows mispredicted branches as well (Spectre v1), and gives up on the loop over
+/// IPv6 extension headers after half a minute.
 #[must_use]
 pub fn missing_capabilities() -> Vec<&'static str> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let mut missing = Vec::new();
-    if !has(Capability::CAP_BPF) && !has(Capability::CAP_SYS_ADMIN) {
-        missing.push("CAP_BPF");
+    for (capability, name) in [(Capability::CAP_BPF, "CAP_BPF"), (Capability::CAP_PERFMON, "CAP_PERFMON")] {
+        if !has(capability) && !has(Capability::CAP_SYS_ADMIN) {
+            missing.push(name);
+        }
     }
     if !has(Capability::CAP_NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");

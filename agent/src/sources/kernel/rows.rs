@@ -3,6 +3,7 @@
 //! Counters of all slots are read each time. Windows and TCP are fifty times as large, so a slot's are copied
 //! only after its counters moved; the model keeps what was copied before.
 
+use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
 use tailgauge_ebpf::histogram::Histogram;
@@ -36,6 +37,25 @@ const NO_TCP: Tcp = Tcp {
     ambiguous: 0,
     lost: 0,
 };
+
+/// Words of a [`Tcp`] of which at least one changes whenever anything does, and last: count and sum of the
+/// histograms, and all counters.
+const TCP_SIGNATURE: [usize; TCP_SIGNS] = {
+    let histogram = size_of::<Histogram>() / size_of::<u64>();
+    let histograms = offset_of!(Tcp, opened) / size_of::<Histogram>();
+    let mut words = [0; TCP_SIGNS];
+    let mut index = 0;
+    while index < TCP_SIGNS {
+        words[index] = if index < 2 * histograms {
+            (index / 2 + 1) * histogram - 2 + index % 2
+        } else {
+            histograms * histogram + index - 2 * histograms
+        };
+        index += 1;
+    }
+    words
+};
+const TCP_SIGNS: usize = 2 * (LEGS + 1) + (size_of::<Tcp>() - offset_of!(Tcp, opened)) / size_of::<u64>();
 
 /// The mmapable rows of all slots.
 #[derive(Debug)]
@@ -157,8 +177,8 @@ impl SlotRows {
             }
             let open = window::close_idle(self.windows.row(slot), window);
             *stale = (*stale - 1).max(u8::from(open));
-            copy(&self.windows, slot, &mut kernel.windows, &NO_WINDOWS);
-            copy(&self.tcp, slot, &mut kernel.tcp, &NO_TCP);
+            copy(&self.windows, slot, &mut kernel.windows, &NO_WINDOWS, &window::SIGNATURE);
+            copy(&self.tcp, slot, &mut kernel.tcp, &NO_TCP, &TCP_SIGNATURE);
         }
         Ok(())
     }
@@ -219,20 +239,45 @@ fn add(counted: &mut [Counted; 2], slot: &SlotCounters) {
     }
 }
 
-/// Brings one slot's entry in `list`, ordered by slot, up to date; a row equal to `empty` has none.
-fn copy<T: Row + PartialEq>(rows: &Rows<T>, slot: u32, list: &mut Vec<(u32, T)>, empty: &T) {
+/// Brings one slot's entry in `list`, ordered by slot, up to date; a row equal to `empty` has none. Nothing is
+/// copied unless one of the row's words at `signature` changed.
+fn copy<T: Row + PartialEq>(
+    rows: &Rows<T>,
+    slot: u32,
+    list: &mut Vec<(u32, T)>,
+    empty: &T,
+    signature: &[usize],
+) {
     match list.binary_search_by_key(&slot, |(slot, _)| *slot) {
-        Ok(index) => {
+        Ok(index) if rows.differs(slot, &list[index].1, signature) => {
             rows.load(slot, &mut list[index].1);
             if list[index].1 == *empty {
                 list.remove(index);
             }
         }
-        Err(index) => {
+        Err(index) if rows.differs(slot, empty, signature) => {
             let mut row = *empty;
-            if rows.load(slot, &mut row) && row != *empty {
-                list.insert(index, (slot, row));
-            }
+            rows.load(slot, &mut row);
+            list.insert(index, (slot, row));
         }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_of_tcp_is_count_and_sum_of_each_histogram_and_every_counter() {
+        let word = |offset: usize| offset / size_of::<u64>();
+        let counts = [offset_of!(Histogram, count), offset_of!(Histogram, sum)];
+        let leg = size_of::<Histogram>();
+        let mut expected: Vec<_> = [0, leg, offset_of!(Tcp, duration)]
+            .iter()
+            .flat_map(|start| counts.map(|count| word(start + count)))
+            .collect();
+        expected.extend(word(offset_of!(Tcp, opened))..=word(offset_of!(Tcp, lost)));
+        assert_eq!(TCP_SIGNATURE[..], expected[..]);
     }
 }

@@ -75,6 +75,9 @@ impl KernelSource {
         };
         source.read_addresses();
         source.with_means(Attachment::follow)?;
+        if source.attachment.waits() {
+            tracing::info!(interface = config.interface, "waiting for the interface");
+        }
         Ok(source)
     }
 

@@ -20,6 +20,25 @@ const COUNT: usize = HISTOGRAM + offset_of!(Histogram, count) / WORD;
 const SUM: usize = HISTOGRAM + offset_of!(Histogram, sum) / WORD;
 const WINDOW: usize = size_of::<Window>() / WORD;
 
+/// Words of a row of [`Windows`] of which at least one changes whenever anything does, and last.
+pub(super) const SIGNATURE: [usize; 2 * SIGNS] = {
+    let mut words = [0; 2 * SIGNS];
+    let mut index = 0;
+    while index < 2 * SIGNS {
+        words[index] = (index / SIGNS) * WINDOW
+            + match index % SIGNS {
+                0 => ID,
+                1 => BYTES,
+                2 => COUNT,
+                3 => SUM,
+                peak => PEAKS + peak - 4,
+            };
+        index += 1;
+    }
+    words
+};
+const SIGNS: usize = 4 + PEAK_SECONDS;
+
 /// Number of the window that holds `monotonic`, nanoseconds of CLOCK_MONOTONIC.
 pub(super) const fn number(monotonic: u64) -> u64 {
     monotonic / WINDOW_NANOSECONDS
@@ -109,6 +128,16 @@ mod tests {
             close_idle(&row, 701);
         }
         assert_eq!(get(&row, PEAKS + 7), 7 << 32 | 500);
+    }
+
+    #[test]
+    fn the_signature_covers_what_is_written_last() {
+        for window in [0, WINDOW] {
+            for word in [ID, BYTES, COUNT, SUM, PEAKS, PEAKS + PEAK_SECONDS - 1] {
+                assert!(SIGNATURE.contains(&(window + word)));
+            }
+        }
+        assert!(SIGNATURE.iter().all(|word| *word < 2 * WINDOW));
     }
 
     #[test]

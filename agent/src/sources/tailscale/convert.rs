@@ -90,13 +90,6 @@ impl From<Status> for Report {
     }
 }
 
-impl Report {
-    /// Whether this node is told which of its routes are approved.
-    pub(super) fn names_routes(&self) -> bool {
-        self.own.as_ref().is_some_and(|own| !own.routes.is_empty())
-    }
-}
-
 /// Login names that are readable, by user number.
 pub(super) fn users(profiles: &Map<UserProfile>) -> Users {
     let profiles = profiles.iter().flatten();

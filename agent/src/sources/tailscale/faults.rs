@@ -189,7 +189,8 @@ fn changes_on_the_bus_are_published_at_once_and_make_status_be_read() {
         let handshake =
             |tailnet: &Tailnet| tailnet.peers.iter().any(|peer| peer.wireguard == WireGuardState::Handshake);
         agent.until("what only the bus says", handshake).await;
-        assert_eq!(tailscaled.requests.borrow()[1], format!("{BUS}?mask=315523"));
+        let first = tailscaled.requests.borrow().iter().find(|path| path.starts_with(BUS)).cloned();
+        assert_eq!(first, Some(format!("{BUS}?mask=315523")));
         bus.send_replace(bus_line(
             r#"{"PeersChanged":[{"ID":3,"StableID":"3","Name":"c2.lab.","Key":"k"}]}"#,
         ));

@@ -171,11 +171,9 @@ async fn poll_status<P: FnMut(Arc<Tailnet>)>(
 
 async fn read_status<P: FnMut(Arc<Tailnet>)>(shared: &Shared<P>) -> Result<(), LocalApiError> {
     let report: Report = get_json(&shared.config, STATUS).await?;
-    let prefs: Option<Prefs> = match report.names_routes() {
-        true => None,
-        // Without them the last known routes stay; peers and paths are worth more.
-        false => get_json(&shared.config, PREFS).await.inspect_err(|error| tracing::debug!("{error}")).ok(),
-    };
+    // Without them the last known routes stay; peers and paths are worth more.
+    let prefs: Option<Prefs> =
+        get_json(&shared.config, PREFS).await.inspect_err(|error| tracing::debug!("{error}")).ok();
     shared.update(|table| {
         table.set_up(true);
         table.apply_status(report);

@@ -128,7 +128,6 @@ fn status_without_peers() {
 fn routes_come_from_the_preferences_where_self_does_not_say_them() {
     let mut table = Table::default();
     let report = report(&recording("status-exit-node.json"));
-    assert!(!report.names_routes());
     table.apply_status(report);
     assert_eq!(table.take_changed().unwrap().own_routes, []);
     let prefs: Prefs = serde_json::from_str(&recording("prefs-exit-node.json")).unwrap();
@@ -137,16 +136,15 @@ fn routes_come_from_the_preferences_where_self_does_not_say_them() {
 }
 
 #[test]
-fn routes_that_self_says_are_the_approved_ones() {
+fn approved_routes_are_added_to_the_offered_ones() {
     let mut table = Table::default();
     let mut status: serde_json::Value = serde_json::from_str(&recording("status-exit-node.json")).unwrap();
     status["Self"]["AllowedIPs"] =
         serde_json::json!(["0.0.0.0/0", "::/0", "100.64.0.1/32", "fd7a:115c:a1e0::1/128", "198.51.100.0/24"]);
     table.apply_prefs(&serde_json::from_str(&recording("prefs-exit-node.json")).unwrap());
     let report: Report = serde_json::from_value(status).unwrap();
-    assert!(report.names_routes());
     table.apply_status(report);
-    assert_eq!(strings(&table.take_changed().unwrap().own_routes), ["198.51.100.0/24"]);
+    assert_eq!(strings(&table.take_changed().unwrap().own_routes), ["192.0.2.0/24", "198.51.100.0/24"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who is in the tailnet: `/status` replaces the whole, the bus changes parts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -50,11 +50,12 @@ impl Table {
         set(&mut self.tailnet.up, up, &mut self.changed);
     }
 
-    /// Approved routes as the control plane says them. headscale does not say them to the node itself; then
-    /// what the node offers, which does no harm while not approved: nobody is routed here.
+    /// Approved routes as the control plane says them, and those that the node offers: headscale tells a node its
+    /// own approvals late or never. A route that is offered but not approved does no harm, as nobody is routed here.
     fn own_routes(&self) -> Vec<IpNet> {
-        let approved = self.own.as_ref().map(|own| own.routes.as_slice()).unwrap_or_default();
-        if approved.is_empty() { self.advertised.clone() } else { approved.to_vec() }
+        let approved = self.own.iter().flat_map(|own| &own.routes);
+        let all: BTreeSet<IpNet> = approved.chain(&self.advertised).copied().collect();
+        all.into_iter().collect()
     }
 
     /// Takes over this node's preferences.

@@ -1,73 +1,71 @@
 //! What the programs cost a packet: `BPF_PROG_TEST_RUN`, nanoseconds above an empty classifier, as ratios to
-//! a minimal per-address counter measured in the same rounds. Run by `cargo xtask bench`; needs root.
+//! a minimal per-address counter measured in the same rounds.
 
 use std::net::Ipv4Addr;
-use std::process::ExitCode;
 
 use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use tailgauge_ebpf::layout::{CLASS_LOCAL, CLASS_SUBNET, Control, RECEIVE, maps};
 use tailgauge_testbed::programs::{Error, Programs, Sizes, classifier, test_run};
 
-static BASELINE: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/bench.bpf.o");
+use crate::table::{Row, Spread, digits};
+use crate::{Outcome, Plan};
 
-/// Repetitions within a call, and calls: the median call counts.
+static BASELINE: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/bench.bpf.o");
+
+/// Repetitions within a call; the median call counts.
 const REPEAT: u32 = 400_000;
-const ROUNDS: usize = 15;
 const PEERS: [u32; 4] = [1, 100, 1_000, 10_000];
+/// Times the minimal counter.
+const COUNTING: f64 = 1.6;
+/// Times the minimal counter, with handshakes followed.
+const ESTABLISHED: f64 = 2.2;
+/// Cost with the most peers by the cost with one: what is still flat.
+const FLAT: f64 = 1.1;
 
-fn main() -> ExitCode {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("bench_programs: needs root to load programs; run it with sudo");
-        return ExitCode::FAILURE;
-    }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench_programs: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<(), Error> {
+pub fn measure(plan: &Plan) -> Outcome {
     let mut baseline = EbpfLoader::new().load(BASELINE)?;
     for name in ["empty", "minimal"] {
         classifier(&mut baseline, name)?.load()?;
     }
-    println!(
-        "nanoseconds a packet, median of {ROUNDS} rounds of {REPEAT}; ratios above the empty classifier"
-    );
-    println!(
-        "{:>7} {:>7} {:>9} {:>9} {:>11} {:>7} {:>9} {:>9}",
-        "peers", "empty", "minimal", "counting", "established", "exit", "counting", "establ."
-    );
+    let mut rows = Vec::new();
+    let mut counting = Vec::new();
     for peers in PEERS {
-        let row = measure(&mut baseline, peers)?;
-        let above = |value: f64| value - row.empty;
-        let base = above(row.minimal);
-        println!(
-            "{peers:>7} {:>7.1} {:>9.1} {:>9.1} {:>11.1} {:>7.1} {:>8.2}x {:>8.2}x",
-            row.empty,
-            row.minimal,
-            row.counting,
-            row.established,
-            row.exit,
-            above(row.counting) / base,
-            above(row.established) / base,
+        let cost = cost(&mut baseline, peers, plan.rounds(15, 5))?;
+        counting.push(cost.counting);
+        for (what, nanoseconds, target) in [
+            ("UDP packet", cost.counting, COUNTING),
+            ("TCP packet, established", cost.established, ESTABLISHED),
+            ("TCP packet, established, class exit", cost.exit, ESTABLISHED),
+        ] {
+            let ratio = nanoseconds / cost.minimal;
+            rows.push(
+                Row::new(format!("{what}, peers: {peers}"), format!("{} ns", digits(nanoseconds)))
+                    .against(format!("minimal counter {} ns", digits(cost.minimal)), ratio)
+                    .target(format!("≤ {target}×"), ratio <= target),
+            );
+        }
+    }
+    if let [one, .., most] = counting[..] {
+        let most_peers = PEERS[PEERS.len() - 1];
+        let ratio = most / one;
+        rows.push(
+            Row::new(format!("UDP packet, peers: {most_peers}"), format!("{} ns", digits(most)))
+                .against(format!("1 peer {} ns", digits(one)), ratio)
+                .target(format!("flat, ≤ {FLAT}×"), ratio <= FLAT),
         );
     }
-    Ok(())
+    Ok(rows)
 }
 
-struct Row {
-    empty: f64,
+/// Nanoseconds a packet above the empty classifier.
+struct Cost {
     minimal: f64,
     counting: f64,
     established: f64,
     exit: f64,
 }
 
-fn measure(baseline: &mut Ebpf, peers: u32) -> Result<Row, Error> {
+fn cost(baseline: &mut Ebpf, peers: u32, rounds: usize) -> Result<Cost, Error> {
     let mut programs = Programs::load(Sizes { slots: peers + 1, ..Sizes::default() })?;
     for peer in 1..=peers {
         programs.add_peer_v4(peer_address(peer), peer)?;
@@ -88,15 +86,21 @@ fn measure(baseline: &mut Ebpf, peers: u32) -> Result<Row, Error> {
     let segment = packet(peer, LOCAL, TCP);
     let onward = packet(peer, Ipv4Addr::new(203, 0, 113, 9), TCP);
     let mut samples: [Vec<f64>; 5] = Default::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         samples[0].push(once(classifier(baseline, "empty")?, &datagram)?);
         samples[1].push(once(classifier(baseline, "minimal")?, &datagram)?);
         for (sample, packet) in samples[2..].iter_mut().zip([&datagram, &segment, &onward]) {
             sample.push(nanoseconds(programs.repeat(RECEIVE, packet, 0, REPEAT)?.duration));
         }
     }
-    let [empty, minimal, counting, established, exit] = samples.map(median);
-    Ok(Row { empty, minimal, counting, established, exit })
+    let [empty, minimal, counting, established, exit] = samples.map(|sample| Spread::of(sample).median);
+    let above = |nanoseconds: f64| nanoseconds - empty;
+    Ok(Cost {
+        minimal: above(minimal),
+        counting: above(counting),
+        established: above(established),
+        exit: above(exit),
+    })
 }
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
@@ -129,9 +133,4 @@ fn once(program: &SchedClassifier, packet: &[u8]) -> Result<f64, Error> {
 
 fn nanoseconds(duration: std::time::Duration) -> f64 {
     duration.as_nanos() as f64
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }

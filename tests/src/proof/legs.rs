@@ -1,0 +1,448 @@
+//! TCP handshakes: both legs against the delay that the links really have, and every outcome counted.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::agent::{Agent, AgentError};
+use crate::exposition::Exposition;
+use crate::netns::Namespace;
+use crate::proof::Outcome;
+use crate::wake::{Stop, Threads, Wake};
+
+/// Connections for one mean.
+const CONNECTIONS: u32 = 20;
+/// Clients that open them at the same time.
+const CLIENTS: u32 = 4;
+/// Other work on the machine only ever adds: the best of so many attempts counts.
+const ATTEMPTS: usize = 4;
+/// Error allowed: the greater of the two.
+const TOLERANCE: (f64, f64) = (0.001, 0.02);
+/// Where the proof's servers listen.
+const PORT: u16 = 7010;
+/// Nobody listens there.
+const CLOSED_PORT: u16 = 7011;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who sends the first SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    /// A client, to the server on the internet.
+    Peer,
+    /// The exit node itself, to the client.
+    Host,
+}
+
+impl Opener {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// One measurement: who connects, from where to where, and what each leg takes for a round trip.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// The tailnet's id of the client.
+    pub peer: &'a str,
+    /// Who connects.
+    pub opener: Opener,
+    /// From here.
+    pub from: &'a Namespace,
+    /// To this server's address.
+    pub to: IpAddr,
+    /// Round trip of the peer's leg and of the remote leg.
+    pub legs: [Duration; 2],
+}
+
+/// TCP counters of one peer, as far as the proofs use them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tcp {
+    /// Samples by leg: peer, remote.
+    pub samples: [f64; 2],
+    /// Their sum in seconds, by leg.
+    pub seconds: [f64; 2],
+    /// Samples up to each `le`, by leg.
+    pub buckets: [Vec<(f64, f64)>; 2],
+    /// Opened by opener: peer, host. So are the next four.
+    pub opened: [f64; 2],
+    /// Answered by RST.
+    pub refused: [f64; 2],
+    /// Not answered.
+    pub timeout: [f64; 2],
+    /// SYNs seen again.
+    pub syn_retransmits: [f64; 2],
+    /// SYN-ACKs seen again.
+    pub syn_ack_retransmits: [f64; 2],
+    /// Ended by FIN.
+    pub fin: f64,
+    /// Ended by RST.
+    pub reset: f64,
+    /// Samples not taken because of a retransmission.
+    pub ambiguous: f64,
+    /// Samples lost.
+    pub lost: f64,
+}
+
+impl Tcp {
+    /// Reads the families of `peer`.
+    #[must_use]
+    pub fn read(scrape: &Exposition, peer: &str) -> Self {
+        let sum = |name: &str, label: &str, value: &str| {
+            scrape.sum(&format!("tailgauge_peer_tcp_{name}"), &[("peer_id", peer), (label, value)])
+        };
+        let openers = |name: &str| ["peer", "host"].map(|opener| sum(name, "opener", opener));
+        let failed = |reason: &str| {
+            ["peer", "host"].map(|opener| {
+                let labels = [("peer_id", peer), ("opener", opener), ("reason", reason)];
+                scrape.sum("tailgauge_peer_tcp_connections_failed_total", &labels)
+            })
+        };
+        let legs = |suffix: &str| {
+            ["peer", "remote"].map(|leg| sum(&format!("handshake_seconds_{suffix}"), "leg", leg))
+        };
+        let buckets = |leg: &str| {
+            let labels = [("peer_id", peer), ("leg", leg)];
+            let buckets = scrape.matching("tailgauge_peer_tcp_handshake_seconds_bucket", &labels);
+            let bound = |text: &str| text.parse().ok();
+            buckets.filter_map(|bucket| Some((bucket.label("le").and_then(bound)?, bucket.value))).collect()
+        };
+        Self {
+            samples: legs("count"),
+            seconds: legs("sum"),
+            buckets: [buckets("peer"), buckets("remote")],
+            opened: openers("connections_opened_total"),
+            refused: failed("refused"),
+            timeout: failed("timeout"),
+            syn_retransmits: openers("syn_retransmits_total"),
+            syn_ack_retransmits: openers("syn_ack_retransmits_total"),
+            fin: sum("connections_closed_total", "reason", "fin"),
+            reset: sum("connections_closed_total", "reason", "reset"),
+            ambiguous: sum("handshake_samples_dropped_total", "reason", "ambiguous"),
+            lost: sum("handshake_samples_dropped_total", "reason", "lost"),
+        }
+    }
+
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let pair = |now: [f64; 2], then: [f64; 2]| [now[0] - then[0], now[1] - then[1]];
+        let buckets = |leg: usize| {
+            let before = |le: f64| {
+                earlier.buckets[leg].iter().find(|(bound, _)| *bound == le).map_or(0.0, |(_, count)| *count)
+            };
+            self.buckets[leg].iter().map(|(le, count)| (*le, count - before(*le))).collect()
+        };
+        Self {
+            samples: pair(self.samples, earlier.samples),
+            seconds: pair(self.seconds, earlier.seconds),
+            buckets: [buckets(0), buckets(1)],
+            opened: pair(self.opened, earlier.opened),
+            refused: pair(self.refused, earlier.refused),
+            timeout: pair(self.timeout, earlier.timeout),
+            syn_retransmits: pair(self.syn_retransmits, earlier.syn_retransmits),
+            syn_ack_retransmits: pair(self.syn_ack_retransmits, earlier.syn_ack_retransmits),
+            fin: self.fin - earlier.fin,
+            reset: self.reset - earlier.reset,
+            ambiguous: self.ambiguous - earlier.ambiguous,
+            lost: self.lost - earlier.lost,
+        }
+    }
+
+    /// Mean of a leg's samples in seconds.
+    #[must_use]
+    pub fn mean(&self, leg: usize) -> f64 {
+        self.seconds[leg] / self.samples[leg]
+    }
+
+    /// Samples of a leg above `bound` seconds, which should be a bound of the histogram or far from any sample.
+    #[must_use]
+    pub fn above(&self, leg: usize, bound: f64) -> f64 {
+        let below = self.buckets[leg].iter().rfind(|(le, _)| *le <= bound).map_or(0.0, |(_, count)| *count);
+        self.samples[leg] - below
+    }
+}
+
+/// The agent's counters of `peer` once they fulfil `condition`: an ACK or FIN may still be under way.
+///
+/// # Errors
+/// They never do.
+pub fn settled(
+    agent: &mut Agent<'_>,
+    peer: &str,
+    what: &str,
+    condition: impl Fn(&Tcp) -> bool,
+) -> Result<Tcp, AgentError> {
+    let scrape = agent.wait_scrape(what, |scrape| condition(&Tcp::read(scrape, peer)));
+    match scrape {
+        Ok(scrape) => Ok(Tcp::read(&scrape, peer)),
+        Err(AgentError::NotReady { mut timeout, log }) => {
+            timeout.what = format!("{what}, last {:?}", Tcp::read(&agent.scrape()?, peer));
+            Err(AgentError::NotReady { timeout, log })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Accepts connections in a namespace and closes each after its client did; dropped, it stops.
+#[derive(Debug)]
+pub struct Server {
+    _threads: Threads,
+}
+
+impl Server {
+    /// Listens on every address of the namespace.
+    ///
+    /// # Errors
+    /// The namespace or the port is not to be had.
+    pub fn start(namespace: &Namespace) -> Result<Self, Box<dyn std::error::Error>> {
+        let listener = namespace.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)))??;
+        listener.set_nonblocking(true)?;
+        let mut threads = Threads::new()?;
+        threads.spawn("legs-server", move |stop| accept_loop(&listener, stop))?;
+        Ok(Self { _threads: threads })
+    }
+}
+
+fn accept_loop(listener: &TcpListener, stop: &Stop) {
+    thread::scope(|scope| {
+        while matches!(stop.wait(listener.as_fd(), None), Ok(Wake::Ready | Wake::TimedOut)) {
+            let Ok((mut stream, _)) = listener.accept() else { continue };
+            scope.spawn(move || {
+                let patient =
+                    stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(PATIENCE)));
+                // Until the client's end, however it comes.
+                while patient.is_ok() && matches!(stream.read(&mut [0; 64]), Ok(1..)) {}
+            });
+        }
+    });
+}
+
+/// How a connection is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Fin,
+    Reset,
+}
+
+/// Connects, says a word and ends the connection; returns what `connect` took.
+fn converse(to: SocketAddr, ending: Ending) -> io::Result<Duration> {
+    let started = Instant::now();
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    let took = started.elapsed();
+    stream.write_all(b"hello")?;
+    match ending {
+        Ending::Fin => {
+            stream.shutdown(Shutdown::Write)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            // The server's FIN: nothing of this connection is under way any more.
+            stream.read(&mut [0; 64])?;
+        }
+        Ending::Reset => SockRef::from(&stream).set_linger(Some(Duration::ZERO))?,
+    }
+    Ok(took)
+}
+
+/// Holds [`CONNECTIONS`] conversations, a few at a time; returns what each `connect` took.
+fn connect_all(to: SocketAddr) -> io::Result<Vec<Duration>> {
+    thread::scope(|scope| {
+        let some = || (0..CONNECTIONS / CLIENTS).map(|_| converse(to, Ending::Fin)).collect::<Vec<_>>();
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(some)).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap_or_default()).collect()
+    })
+}
+
+/// Opens connections and holds both legs against `case`.
+///
+/// # Errors
+/// No attempt was within the tolerance, or the counts or the buckets of any are wrong.
+pub fn legs(case: &Case<'_>, agent: &mut Agent<'_>) -> Outcome {
+    let opener = case.opener as usize;
+    let wanted = case.legs.map(|leg| leg.as_secs_f64());
+    let mut errors = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let before = Tcp::read(&agent.scrape()?, case.peer);
+        let to = SocketAddr::new(case.to, PORT);
+        let connects = case.from.run(|| connect_all(to))??;
+        let all = f64::from(CONNECTIONS);
+        let what = format!("{CONNECTIONS} connections opened by {:?}", case.opener);
+        let counted = settled(agent, case.peer, &what, |tcp| {
+            let since = tcp.since(&before);
+            since.opened[opener] >= all && since.fin >= all
+        })?
+        .since(&before);
+        let error = [0, 1].map(|leg| counted.mean(leg) - wanted[leg]);
+        if counted.syn_retransmits[opener] + counted.syn_ack_retransmits[opener] > 0.0 {
+            // The machine stood still for a second.
+            errors.push(error);
+            continue;
+        }
+        let exact = Tcp {
+            samples: [all; 2],
+            fin: all,
+            opened: if opener == 0 { [all, 0.0] } else { [0.0, all] },
+            seconds: counted.seconds,
+            buckets: counted.buckets.clone(),
+            ..Tcp::default()
+        };
+        if counted != exact {
+            return Err(format!("not {CONNECTIONS} of everything: {counted:?}").into());
+        }
+        let connect = connects.iter().sum::<Duration>().as_secs_f64() / all;
+        println!(
+            "{:<4} peer leg {:6.2} ms, measured {:7.3}; remote leg {:6.2} ms, measured {:7.3}; connect took {:7.3}",
+            case.opener.label(),
+            wanted[0] * 1e3,
+            counted.mean(0) * 1e3,
+            wanted[1] * 1e3,
+            counted.mean(1) * 1e3,
+            connect * 1e3,
+        );
+        for leg in 0..2 {
+            check_buckets(&counted, leg, wanted[leg])?;
+        }
+        let within = |leg: usize| error[leg].abs() <= TOLERANCE.0.max(TOLERANCE.1 * wanted[leg]);
+        if within(0) && within(1) {
+            return Ok(());
+        }
+        errors.push(error);
+    }
+    Err(format!("errors of {case:?} in seconds, by attempt and leg: {errors:?}").into())
+}
+
+/// Holds a leg's buckets against its count, its sum, and the delay that no packet can beat.
+fn check_buckets(tcp: &Tcp, leg: usize, delay: f64) -> Outcome {
+    let buckets = &tcp.buckets[leg];
+    let Some((last, total)) = buckets.last() else { return Err("no buckets".into()) };
+    if !buckets.is_sorted() || !last.is_infinite() || *total != tcp.samples[leg] {
+        return Err(format!("buckets of leg {leg} do not add up to its count: {tcp:?}").into());
+    }
+    if let Some(impossible) = buckets.iter().find(|(le, count)| *le < delay && *count > 0.0) {
+        return Err(format!("leg {leg}: {impossible:?} although a round trip takes {delay} s").into());
+    }
+    // Each sample is above the bound before its bucket's and not above its own.
+    let (mut least, mut most, mut lower, mut below) = (0.0, 0.0, 0.0, 0.0);
+    for (le, count) in buckets {
+        least += (count - below) * lower;
+        most += if *count > below { (count - below) * le } else { 0.0 };
+        (lower, below) = (*le, *count);
+    }
+    let sum = tcp.seconds[leg];
+    if sum + 1e-9 < least || sum > most + 1e-9 {
+        return Err(format!("leg {leg}: buckets allow {least} to {most} s, the sum is {sum}: {tcp:?}").into());
+    }
+    Ok(())
+}
+
+/// Ends connections in every way there is and holds the counts against what was done. The agent must have been started
+/// with a time-out of handshakes of 1 s; `blackhole` is a port of the server that swallows SYNs.
+///
+/// # Errors
+/// A connection went otherwise than it should, or a count is wrong.
+pub fn outcomes(case: &Case<'_>, agent: &mut Agent<'_>, blackhole: Option<u16>) -> Outcome {
+    let opener = case.opener as usize;
+    let one = |count: f64| if opener == 0 { [count, 0.0] } else { [0.0, count] };
+    let before = Tcp::read(&agent.scrape()?, case.peer);
+    let at = |port| SocketAddr::new(case.to, port);
+    case.from.run(|| -> io::Result<()> {
+        for ending in [[Ending::Fin; 3].as_slice(), &[Ending::Reset; 5]].concat() {
+            converse(at(PORT), ending)?;
+        }
+        for _ in 0..4 {
+            match TcpStream::connect_timeout(&at(CLOSED_PORT), PATIENCE) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                other => return Err(io::Error::other(format!("not refused: {other:?}"))),
+            }
+        }
+        if let Some(port) = blackhole {
+            thread::scope(|scope| {
+                for _ in 0..6 {
+                    // Long enough for one retransmission, after 1 s.
+                    scope.spawn(|| TcpStream::connect_timeout(&at(port), Duration::from_millis(1_500)));
+                }
+            });
+        }
+        Ok(())
+    })??;
+    let lost = if blackhole.is_some() { 6.0 } else { 0.0 };
+    let counted = settled(agent, case.peer, "every outcome", |tcp| {
+        let since = tcp.since(&before);
+        since.fin >= 3.0 && since.reset >= 5.0 && since.timeout[opener] >= lost
+    })?
+    .since(&before);
+    let exact = Tcp {
+        // Who was refused, or never answered, has no legs.
+        samples: [8.0; 2],
+        opened: one(8.0),
+        fin: 3.0,
+        reset: 5.0,
+        refused: one(4.0),
+        timeout: one(lost),
+        syn_retransmits: one(lost),
+        seconds: counted.seconds,
+        buckets: counted.buckets.clone(),
+        ..Tcp::default()
+    };
+    if counted == exact { Ok(()) } else { Err(format!("counted {counted:?}, not {exact:?}").into()) }
+}
+
+/// Opens connections at once over a link that loses packets: retransmissions are counted, and none of them makes a
+/// sample as long as the time-out that it waited for.
+///
+/// # Errors
+/// A sample is too long, or nothing was seen of the loss.
+pub fn loss(case: &Case<'_>, agent: &mut Agent<'_>, connections: u32) -> Outcome {
+    /// Linux sends a SYN or SYN-ACK again after this.
+    const RETRANSMISSION: f64 = 1.0;
+    let opener = case.opener as usize;
+    let before = Tcp::read(&agent.scrape()?, case.peer);
+    let to = SocketAddr::new(case.to, PORT);
+    let established = case.from.run(|| {
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..connections)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let stream = TcpStream::connect_timeout(&to, Duration::from_millis(1_500)).ok()?;
+                        // Silent until every retransmission of the handshake is over: else data would end it.
+                        thread::sleep(Duration::from_millis(1_500));
+                        Some(stream)
+                    })
+                })
+                .collect();
+            all.into_iter().filter_map(|client| client.join().ok().flatten()).count()
+        })
+    })?;
+    let counted = settled(agent, case.peer, "the established connections", |tcp| {
+        let since = tcp.since(&before);
+        since.samples[0] + since.samples[1] > 0.0 && since.opened[opener] >= established as f64 * 0.9
+    })?
+    .since(&before);
+    println!(
+        "{established} of {connections} established; samples {:?}, ambiguous {}, SYN again {:?}, SYN-ACK again {:?}, \
+         means {:.3} and {:.3} ms",
+        counted.samples,
+        counted.ambiguous,
+        counted.syn_retransmits,
+        counted.syn_ack_retransmits,
+        counted.mean(0) * 1e3,
+        counted.mean(1) * 1e3,
+    );
+    if counted.syn_retransmits[opener] + counted.syn_ack_retransmits[opener] == 0.0
+        || counted.ambiguous == 0.0
+    {
+        return Err(format!("no trace of the loss: {counted:?}").into());
+    }
+    for leg in 0..2 {
+        let long = counted.above(leg, RETRANSMISSION / 2.0);
+        if long > 0.0 {
+            return Err(format!("leg {leg}: {long} samples hold a retransmission: {counted:?}").into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! The demo as a newcomer sees it: real packets, first numbers, nothing left behind.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tailgauge_testbed::process::{Process, run, wait_until};
+use tailgauge_testbed::{agent, leftovers, needs};
+
+#[test]
+fn the_demo_shows_first_numbers_and_goes_without_a_trace() -> Result<(), Box<dyn std::error::Error>> {
+    let Ok(()) = needs::root_and("demo", &["ip", "nft"]) else { return Ok(()) };
+    let folder = leftovers::folder()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_miniature"));
+    command.arg("demo").arg("--agent").arg(agent::binary()?);
+    let mut demo = Process::spawn(&mut command, folder.path().join("log"))?;
+    let told = wait_until("the first look", Duration::from_secs(40), || {
+        !demo.is_running() || demo.log().contains("Ctrl-C removes everything")
+    });
+    let log = demo.log();
+    told.map_err(|timeout| format!("{timeout}; it said:\n{log}"))?;
+
+    let peers = ["c1", "c2", "router", "six"];
+    for peer in peers {
+        let row =
+            log.lines().rfind(|line| line.starts_with(peer)).ok_or_else(|| format!("no {peer}:\n{log}"))?;
+        assert_eq!(row.matches(" ms of ").count(), 2, "both legs of {peer} are measured: {row}");
+    }
+    for direction in ["receive", "transmit"] {
+        let line = format!("coverage of tailscale0, {direction}: ");
+        let ratio: f64 =
+            log.lines().find_map(|said| said.strip_prefix(&line)).ok_or("no coverage")?.parse()?;
+        // Traffic flows, and the two counts are read one after the other.
+        assert!((ratio - 1.0).abs() < 0.001, "{ratio} {direction}");
+    }
+
+    let owned = format!("tg{}x", demo.id());
+    demo.signal(Signal::INT);
+    let status = demo.wait(Duration::from_secs(10))?;
+    assert!(status.success(), "{status}");
+    let namespaces = run(Command::new("ip").args(["netns", "list"]))?;
+    assert!(!namespaces.contains(&owned), "{namespaces}");
+    Ok(())
+}
