@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::run::{Error, cargo, check, is_root, root};
+use crate::run::{Error, become_program, cargo, check, is_root, root};
 use crate::setup;
 
 /// Flags of the command.
@@ -35,11 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     check(cargo().args(["build", "--release", "--package", "tailgauge", "--package", "tailgauge-testbed"]))?;
     let release = target.join("release");
-    check(
-        std::process::Command::new(release.join("miniature"))
-            .arg("demo")
-            .arg("--agent")
-            .arg(release.join("tailgauge"))
-            .args(&arguments.rest),
-    )
+    let mut demo = std::process::Command::new(release.join("miniature"));
+    demo.arg("demo").arg("--agent").arg(release.join("tailgauge")).args(&arguments.rest);
+    Err(become_program(&mut demo))
 }

@@ -7,6 +7,7 @@ mod run;
 mod setup;
 mod tailnet;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Brings up a real tailnet (tailscaled and headscale from PATH) in network namespaces, until Ctrl-C
     Tailnet(tailnet::Arguments),
+    /// Boots Debian's kernels 6.1 and 6.12 in qemu and tests the agent and its programs there
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tailnet(arguments) => tailnet::run(&arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

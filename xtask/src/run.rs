@@ -1,7 +1,8 @@
 //! Child processes, and the errors that every command shares.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// Why a command stopped.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,25 @@ pub fn describe(command: &Command) -> String {
 pub fn check(command: &mut Command) -> Result<(), Error> {
     let status = command.status().map_err(|source| Error::Start { program: describe(command), source })?;
     if status.success() { Ok(()) } else { Err(Error::Failed { program: describe(command), status }) }
+}
+
+/// Runs to the end and returns what it printed; a failure is an error. Its messages go where ours go.
+pub fn output(command: &mut Command) -> Result<Vec<u8>, Error> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|source| Error::Start { program: describe(command), source })?;
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(Error::Failed { program: describe(command), status: output.status })
+    }
+}
+
+/// Becomes another program, so that Ctrl-C reaches that one alone and the shell waits for it to clean up.
+pub fn become_program(command: &mut Command) -> Error {
+    let source = command.exec();
+    Error::Start { program: describe(command), source }
 }
 
 /// Whether a program is on PATH.

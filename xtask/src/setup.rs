@@ -26,6 +26,18 @@ pub const REFERENCES: &[Need] = &[
     Need { present: "promtool", package: "prometheus" },
 ];
 
+/// What runs other kernels.
+pub const VIRTUAL_MACHINE: &[Need] = &[
+    Need { present: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Need { present: "/bin/busybox", package: "busybox-static" },
+    Need { present: "cpio", package: "cpio" },
+    Need { present: "ip", package: "iproute2" },
+    Need { present: "strip", package: "binutils" },
+    Need { present: "xz", package: "xz-utils" },
+    Need { present: "apt-get", package: "apt" },
+    Need { present: "dpkg", package: "dpkg" },
+];
+
 /// What builds the kernel object.
 pub const KERNEL_OBJECT: &[Need] = &[
     Need { present: "/usr/bin/rustc", package: "rustc-web" },

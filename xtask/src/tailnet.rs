@@ -1,11 +1,10 @@
 //! `cargo xtask tailnet`: a real tailnet on this machine, for exploring.
 
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::run::{Error, cargo, describe};
+use crate::run::{Error, become_program, cargo};
 
 /// Flags of the command.
 #[derive(Debug, Args)]
@@ -30,6 +29,5 @@ pub fn run(arguments: &Arguments) -> Result<(), Error> {
         command.arg("--programs").arg(std::path::absolute(folder).unwrap_or_else(|_| folder.clone()));
     }
     command.args(&arguments.rest);
-    let source = command.exec();
-    Err(Error::Start { program: describe(&command), source })
+    Err(become_program(&mut command))
 }

@@ -1,0 +1,31 @@
+#!/bin/busybox sh
+# First process of the virtual machine. Lines that begin with "tailgauge-vm:" are for xtask.
+export PATH=/usr/sbin:/usr/bin:/bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mount -t bpf bpf /sys/fs/bpf
+while read -r module; do
+    insmod "/modules/$module"
+done < /modules/order
+ip link set lo up
+# Only emergencies between the lines of the tests.
+echo 1 > /proc/sys/kernel/printk
+
+echo
+echo "tailgauge-vm: up $(uname -r)"
+tailgauge check
+export TAILGAUGE_SKIPPED=/tmp/skipped
+touch "$TAILGAUGE_SKIPPED"
+filter=$(cat /filter)
+for name in programs attach; do
+    # Every test loads the programs, which the emulated verifier takes seconds for.
+    timeout 1200 "$name" --test-threads=1 "$filter"
+    echo "tailgauge-vm: $name exited $?"
+done
+sed 's/^/tailgauge-vm: /' "$TAILGAUGE_SKIPPED"
+echo "tailgauge-vm: done"
+poweroff -f
