@@ -186,7 +186,11 @@ fn state(options: &Options) -> Result<State, ServeError> {
         },
         handshake_timeout: options.tcp_handshake_timeout,
     })?;
-    let paths = Paths { procfs: options.path_procfs.clone(), rootfs: options.path_rootfs.clone() };
+    let paths = Paths {
+        procfs: options.path_procfs.clone(),
+        sysfs: options.path_sysfs.clone(),
+        rootfs: options.path_rootfs.clone(),
+    };
     let host = HostSource::new(paths, |collector| options.collectors.enabled.contains(collector.name));
     let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };
     model.host.boot = Some(boot());

@@ -128,6 +128,16 @@ pub struct Options {
     )]
     pub path_procfs: PathBuf,
 
+    /// Mount point of sysfs
+    #[arg(
+        long = "path.sysfs",
+        global = true,
+        env = "TAILGAUGE_PATH_SYSFS",
+        value_name = "PATH",
+        default_value = "/sys"
+    )]
+    pub path_sysfs: PathBuf,
+
     /// Root of the host's file systems
     #[arg(
         long = "path.rootfs",

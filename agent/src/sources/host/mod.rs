@@ -26,18 +26,20 @@ use crate::model::host::Host;
 
 pub use boot::boot;
 
-/// Where the host's file systems are found (`--path.procfs`, `--path.rootfs`).
+/// Where the host's file systems are found (`--path.procfs`, `--path.sysfs`, `--path.rootfs`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// Mount point of procfs.
     pub procfs: PathBuf,
+    /// Mount point of sysfs.
+    pub sysfs: PathBuf,
     /// What stands before a mount point to reach it.
     pub rootfs: PathBuf,
 }
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { procfs: PathBuf::from("/proc"), rootfs: PathBuf::from("/") }
+        Self { procfs: PathBuf::from("/proc"), sysfs: PathBuf::from("/sys"), rootfs: PathBuf::from("/") }
     }
 }
 
@@ -139,7 +141,7 @@ const fn info<C: Collector>() -> CollectorInfo {
 }
 
 /// Every collector, by name.
-pub const COLLECTORS: [CollectorInfo; 10] = [
+pub const COLLECTORS: &[CollectorInfo] = &[
     info::<cpu::CpuCollector>(),
     info::<diskstats::DiskstatsCollector>(),
     info::<filesystem::FilesystemCollector>(),

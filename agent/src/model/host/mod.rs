@@ -1,0 +1,59 @@
+//! What the host says about itself: base units (seconds, bytes), counters since boot unless said otherwise.
+//!
+//! Every field of [`Host`] belongs to one collector of `sources::host` and is `None` while that collector is
+//! off, not available on this host, or failed on its last run: a frozen value would look like an idle host.
+//! An `Option` inside a struct is `None` when this kernel does not say it.
+
+mod cpu;
+mod disk;
+mod memory;
+mod network;
+mod tailscaled;
+
+use std::time::Duration;
+
+pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
+pub use disk::{Disk, Filesystem};
+pub use memory::{Memory, Paging};
+pub use network::{Ip, Protocols, Softnet, Tcp, Udp};
+pub use tailscaled::Tailscaled;
+
+/// Filled by `sources::host`, one field a collector.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Host {
+    /// Facts that do not change until the next boot.
+    pub boot: Option<Boot>,
+    /// Collector `cpu`.
+    pub cpu: Option<Cpu>,
+    /// Collector `loadavg`.
+    pub load: Option<Load>,
+    /// Collector `meminfo`.
+    pub memory: Option<Memory>,
+    /// Collector `vmstat`.
+    pub paging: Option<Paging>,
+    /// Collector `diskstats`: whole disks, in the order of the file.
+    pub disks: Option<Vec<Disk>>,
+    /// Collector `filesystem`: local file systems that hold data, in the order of the mount table.
+    pub filesystems: Option<Vec<Filesystem>>,
+    /// Collector `netstat`.
+    pub protocols: Option<Protocols>,
+    /// Collector `softnet`: one row a CPU that is online.
+    pub softnet: Option<Vec<Softnet>>,
+    /// Collector `pressure`.
+    pub pressure: Option<Pressure>,
+    /// Collector `tailscaled`; `None` while no such process runs, too.
+    pub tailscaled: Option<Tailscaled>,
+}
+
+/// Facts that do not change until the next boot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Boot {
+    /// Host name (`uname` nodename).
+    pub hostname: String,
+    /// Kernel release, such as `6.18.44`.
+    pub kernel_release: String,
+    /// Logical CPUs that this process may run on.
+    pub cpus: u32,
+    /// Moment of boot, since the Unix epoch.
+    pub boot_time: Duration,
+}
