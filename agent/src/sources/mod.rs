@@ -3,4 +3,5 @@
 mod clean;
 pub mod host;
 pub mod kernel;
+mod netlink;
 pub mod tailscale;

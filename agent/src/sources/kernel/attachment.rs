@@ -3,12 +3,12 @@
 use super::coverage::{Baseline, Counted, Ledger, Reading};
 use super::device::{self, Link, LinkLayer};
 use super::hooks::Hooks;
-use super::netlink::Netlink;
 use super::object::Object;
 use super::rows::SlotRows;
 use super::watch::Change;
 use super::{KernelConfig, KernelError};
 use crate::model::kernel::{DeviceCounters, Kernel};
+use crate::sources::netlink::Netlink;
 
 /// Attempts when the device is replaced while we attach to it.
 const TRIES: usize = 3;

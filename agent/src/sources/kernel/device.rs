@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use netlink_packet_route::link::{LinkHeader, LinkLayerType, Stats64};
 
-use super::netlink::{Netlink, attributes, push_attribute};
 use crate::model::kernel::DeviceCounters;
+use crate::sources::netlink::{Netlink, attributes, push_attribute};
 
 /// `struct ifinfomsg`.
 const LINK_HEADER_BYTES: usize = 16;
@@ -167,11 +167,13 @@ fn parse_address(body: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_sys::protocols::NETLINK_ROUTE;
+
     use super::*;
 
     #[test]
     fn the_loopback_device_is_found_refused_and_counted() {
-        let mut netlink = Netlink::open().unwrap();
+        let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
         let lo = find(&mut netlink, "lo").unwrap().unwrap();
         assert_eq!(lo.name, "lo");
         assert_eq!(lo.layer, LinkLayer::Other(772));

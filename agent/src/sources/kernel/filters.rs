@@ -6,9 +6,10 @@ use std::io;
 use aya::programs::TcAttachType;
 use aya::programs::tc::{SchedClassifierLink, TcHandle};
 use netlink_packet_route::tc::TcHeader;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::device;
-use super::netlink::{Netlink, attributes};
+use crate::sources::netlink::{Netlink, attributes};
 
 /// Priority of our filters: early, to see what later filters drop, but not 1, which others take by habit and
 /// which only one kind of filter can have.
@@ -24,7 +25,7 @@ const TCA_BPF_NAME: u16 = 7;
 /// Removes filters with our name and priority whose process is gone, or that carry our own process id: that is
 /// left from an earlier process with the same one, as the first process of a container always has.
 pub(super) fn remove_stale(device: &str, side: TcAttachType, program: &str) -> io::Result<()> {
-    let mut netlink = Netlink::open()?;
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
     let Some(link) = device::find(&mut netlink, device)? else { return Ok(()) };
     for handle in ours(&mut netlink, link.index, side, program)? {
         if handle != std::process::id() && process_exists(handle) {
@@ -79,8 +80,8 @@ fn process_exists(id: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::netlink::push_attribute;
     use super::*;
+    use crate::sources::netlink::push_attribute;
 
     fn answer(priority: u16, handle: u32, name: &[u8]) -> Vec<u8> {
         let mut body = vec![0u8; TC_HEADER_BYTES];

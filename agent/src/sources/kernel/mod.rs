@@ -24,7 +24,6 @@ mod keys;
 mod loader;
 mod log;
 mod mmap;
-mod netlink;
 mod object;
 mod rows;
 mod source;

@@ -3,13 +3,14 @@
 use std::io;
 
 use caps::{CapSet, Capability};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::device::{self, LinkLayer};
 use super::hooks::Hooks;
-use super::netlink::Netlink;
 use super::object::{Object, Sizes};
 use super::{AttachMode, KernelError};
+use crate::sources::netlink::Netlink;
 
 /// Capabilities that loading and attaching need and this process lacks; CAP_SYS_ADMIN stands for the first two.
 ///
@@ -70,7 +71,7 @@ pub fn attach(mode: AttachMode) -> Result<Result<(), String>, KernelError> {
 /// # Errors
 /// When it is not a layer-3 device, or the kernel does not say.
 pub fn interface(name: &str) -> Result<Option<u32>, KernelError> {
-    let link = Netlink::open()
+    let link = Netlink::open(NETLINK_ROUTE)
         .and_then(|mut netlink| device::find(&mut netlink, name))
         .map_err(|source| KernelError::Netlink { operation: "look for the device", source })?;
     match link {

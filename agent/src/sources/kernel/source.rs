@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::time::{ClockId, clock_gettime};
 use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
 
 use super::attachment::{Attachment, Means};
 use super::log::KernelLog;
 use super::mmap::{Row, Rows};
-use super::netlink::Netlink;
 use super::object::{Object, Sizes};
 use super::rows::SlotRows;
 use super::statistics::Statistics;
@@ -22,6 +22,7 @@ use super::{DeviceEvent, KernelConfig, KernelError, device, keys, window};
 use crate::model::kernel::{Kernel, ProgramRun};
 use crate::model::slots::SlotTable;
 use crate::model::tailnet::Tailnet;
+use crate::sources::netlink::Netlink;
 
 /// The loaded programs, their hooks and maps. Dropping it detaches everything.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl KernelSource {
     /// attached is no error: it is the hook's state in the model.
     pub fn load(config: &KernelConfig) -> Result<Self, KernelError> {
         let mut object = Object::load(config.max_peers)?;
-        let netlink = Netlink::open()
+        let netlink = Netlink::open(NETLINK_ROUTE)
             .map_err(|source| KernelError::Netlink { operation: "talk about devices", source })?;
         let mut source = Self {
             attachment: Attachment::new(config),

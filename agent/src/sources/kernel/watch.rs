@@ -9,7 +9,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
 use super::KernelError;
 use super::device::{Link, parse_link};
-use super::netlink::messages;
+use crate::sources::netlink::messages;
 
 /// A burst of changes that the kernel may queue for us before it drops some.
 const RECEIVE_BUFFER_BYTES: libc::c_int = 1 << 20;

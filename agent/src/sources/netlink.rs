@@ -1,4 +1,4 @@
-//! A blocking conversation with rtnetlink: one request, its answers.
+//! A blocking conversation with netlink: one request, its answers.
 //!
 //! Messages are taken apart here only as far as needed: an attribute that some driver or a newer kernel sends
 //! in an unknown shape must not cost us the device.
@@ -6,7 +6,6 @@
 use std::io;
 
 use netlink_packet_core::{NLA_TYPE_MASK, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
-use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 /// The kernel fills at most 32 KiB of a dump at a time.
@@ -17,7 +16,7 @@ const HEADER_BYTES: usize = 16;
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
 
 /// A socket for requests; not subscribed to anything.
-pub(super) struct Netlink {
+pub(in crate::sources) struct Netlink {
     socket: Socket,
     request: Vec<u8>,
     buffer: Vec<u8>,
@@ -25,8 +24,9 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+    /// A socket of `protocol`, such as `NETLINK_ROUTE`.
+    pub(in crate::sources) fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, request: Vec::with_capacity(128), buffer: vec![0; BUFFER_BYTES], sequence: 0 })
@@ -34,7 +34,7 @@ impl Netlink {
 
     /// Sends one request and hands every answer's type and body to `each`. An answer that says "no such
     /// device or object" is the error with that number.
-    pub(super) fn request(
+    pub(in crate::sources) fn request(
         &mut self,
         kind: u16,
         flags: u16,
@@ -89,14 +89,14 @@ impl std::fmt::Debug for Netlink {
 
 /// What matters of a `struct nlmsghdr`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
-    pub(super) kind: u16,
+pub(in crate::sources) struct Header {
+    pub(in crate::sources) kind: u16,
     flags: u16,
     sequence: u32,
 }
 
 /// Splits a datagram into its messages.
-pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<(Header, &[u8])>> {
+pub(in crate::sources) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<(Header, &[u8])>> {
     std::iter::from_fn(move || {
         if datagram.is_empty() {
             return None;
@@ -118,7 +118,7 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<(
 }
 
 /// Attributes after a message's fixed header, by number; ends at the first malformed one.
-pub(super) fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(in crate::sources) fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*body.first_chunk()?));
         let value = body.get(ATTRIBUTE_HEADER_BYTES..length)?;
@@ -129,7 +129,7 @@ pub(super) fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
 }
 
 /// Appends an attribute, padded.
-pub(super) fn push_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(in crate::sources) fn push_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.extend_from_slice(&((ATTRIBUTE_HEADER_BYTES + value.len()) as u16).to_ne_bytes());
     body.extend_from_slice(&kind.to_ne_bytes());
     body.extend_from_slice(value);
@@ -147,6 +147,8 @@ fn acknowledged(body: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_sys::protocols::NETLINK_ROUTE;
+
     use super::*;
 
     #[test]
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_missing_device_is_an_error_with_its_number_and_the_socket_stays_usable() {
-        let mut netlink = Netlink::open().unwrap();
+        let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
         let mut body = vec![0; 16];
         push_attribute(&mut body, libc::IFLA_IFNAME, b"no-such-device\0");
         let error = netlink.request(libc::RTM_GETLINK, 0, &body, |_, _| ()).unwrap_err();
