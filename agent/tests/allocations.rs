@@ -8,6 +8,8 @@ use bytes::BytesMut;
 use tailgauge::model::synthetic;
 use tailgauge::outputs::prometheus::{Build, Encoder, Format};
 
+#[path = "support/host.rs"]
+mod host;
 #[path = "support/model.rs"]
 mod model;
 

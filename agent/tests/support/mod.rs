@@ -1,4 +1,5 @@
 //! What several tests share.
 
+mod host;
 pub(crate) mod model;
 pub(crate) mod reader;

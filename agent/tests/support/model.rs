@@ -3,10 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailgauge::model::host::{
-    Boot, Cpu, CpuTime, Disk, Filesystem, Host, Ip, Load, Memory, Paging, Pressure, Protocols, Softnet,
-    Stall, Tailscaled, Tcp as HostTcp, Udp,
-};
 use tailgauge::model::kernel::{Coverage, DeviceCounters, Hook, HookMode, MapUse, ProgramRun, SlotCounters};
 use tailgauge::model::slots::SlotTable;
 use tailgauge::model::tailnet::Tailnet;
@@ -33,7 +29,7 @@ pub(crate) fn rich_model(now: Instant) -> Model {
     model.slots.update(&known, now);
     model.tailnet = Arc::new(Tailnet { peers: known, ..(*model.tailnet).clone() });
     fill_kernel(&mut model);
-    model.host = host();
+    model.host = super::host::host();
     let start = now - Duration::from_secs(10);
     model.collectors.record("kernel", start, start + Duration::from_micros(250), true);
     model.collectors.record("tailscale", start, start + Duration::from_millis(3), true);
@@ -103,61 +99,5 @@ fn tcp(microseconds: u64) -> Tcp {
         syn_ack_retransmits: [11, 12],
         ambiguous: 13,
         lost: 14,
-    }
-}
-
-fn host() -> Host {
-    let time = CpuTime { user: 10.5, system: 3.25, idle: 1000.0, softirq: 0.75, ..CpuTime::default() };
-    let filesystem = Filesystem {
-        device: "/dev/vda1".to_owned(),
-        mount_point: "/a \"b\"".to_owned(),
-        fstype: "ext4".to_owned(),
-        size_bytes: 1 << 40,
-        available_bytes: 1 << 39,
-        ..Filesystem::default()
-    };
-    let ip =
-        Ip { in_receives: Some(100), forwarded: Some(90), fragmentation_failures: Some(1), ..Ip::default() };
-    let udp = Udp { in_datagrams: Some(5), receive_buffer_errors: Some(2), ..Udp::default() };
-    let stall = Stall { some_seconds: 1.5, full_seconds: Some(0.5) };
-    Host {
-        boot: Some(Boot {
-            hostname: "exit".to_owned(),
-            kernel_release: "6.18.0".to_owned(),
-            cpus: 2,
-            boot_time: Duration::from_secs(1_790_000_000),
-        }),
-        cpu: Some(Cpu {
-            total: time,
-            per_cpu: vec![(0, time), (1, time)],
-            context_switches: 9,
-            ..Cpu::default()
-        }),
-        load: Some(Load { one: 0.25, five: 0.5, fifteen: 0.75 }),
-        memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
-        paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
-        disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),
-        // The same twice, as two names may be after cleaning.
-        filesystems: Some(vec![filesystem.clone(), filesystem]),
-        protocols: Some(Protocols {
-            ipv4: ip,
-            ipv6: Some(ip),
-            udp,
-            udp6: None,
-            tcp: HostTcp { established: Some(4), retransmitted_segments: Some(6), ..HostTcp::default() },
-        }),
-        softnet: Some(vec![Softnet { cpu: 0, processed: 77, backlog: Some(0), ..Softnet::default() }]),
-        pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None }),
-        tailscaled: Some(Tailscaled {
-            pid: 1,
-            start_time: Duration::from_millis(1_790_000_100_250),
-            user_seconds: 2.0,
-            system_seconds: 1.0,
-            run_queue_delay_seconds: Some(0.5),
-            threads: 12,
-            resident_bytes: 50 << 20,
-            virtual_bytes: 1 << 31,
-            open_fds: None,
-        }),
     }
 }

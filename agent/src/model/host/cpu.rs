@@ -81,6 +81,9 @@ pub struct Pressure {
     pub memory: Option<Stall>,
     /// Waiting for disks.
     pub io: Option<Stall>,
+    /// Seconds during which interrupts kept all tasks of a CPU waiting; `None` before kernel 6.1 and where the
+    /// kernel does not account for them.
+    pub irq: Option<f64>,
 }
 
 /// Seconds lost to one resource.

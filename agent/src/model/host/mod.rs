@@ -6,16 +6,22 @@
 
 mod cpu;
 mod disk;
+mod interrupts;
 mod memory;
 mod network;
+mod settings;
+mod sockets;
 mod tailscaled;
 
 use std::time::Duration;
 
 pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
 pub use disk::{Disk, Filesystem};
+pub use interrupts::{SoftirqVector, Softirqs};
 pub use memory::{Memory, Paging};
 pub use network::{Ip, Protocols, Softnet, Tcp, Udp};
+pub use settings::Settings;
+pub use sockets::{Conntrack, ConntrackStatistics, SocketUse};
 pub use tailscaled::Tailscaled;
 
 /// Filled by `sources::host`, one field a collector.
@@ -39,6 +45,14 @@ pub struct Host {
     pub protocols: Option<Protocols>,
     /// Collector `softnet`: one row a CPU that is online.
     pub softnet: Option<Vec<Softnet>>,
+    /// Collector `softirqs`.
+    pub softirqs: Option<Softirqs>,
+    /// Collector `sockstat`.
+    pub sockets: Option<SocketUse>,
+    /// Collector `conntrack`; `None` while the kernel tracks nothing, too.
+    pub conntrack: Option<Conntrack>,
+    /// Collector `sysctl`.
+    pub settings: Option<Settings>,
     /// Collector `pressure`.
     pub pressure: Option<Pressure>,
     /// Collector `tailscaled`; `None` while no such process runs, too.

@@ -4,6 +4,7 @@
 //! line in [`COLLECTORS`].
 
 mod boot;
+mod conntrack;
 mod cpu;
 mod diskstats;
 mod filesystem;
@@ -12,7 +13,10 @@ mod meminfo;
 mod netstat;
 mod pressure;
 mod proc_file;
+mod sockstat;
+mod softirqs;
 mod softnet;
+mod sysctl;
 mod tailscaled;
 mod vmstat;
 
@@ -142,6 +146,7 @@ const fn info<C: Collector>() -> CollectorInfo {
 
 /// Every collector, by name.
 pub const COLLECTORS: &[CollectorInfo] = &[
+    info::<conntrack::ConntrackCollector>(),
     info::<cpu::CpuCollector>(),
     info::<diskstats::DiskstatsCollector>(),
     info::<filesystem::FilesystemCollector>(),
@@ -149,7 +154,10 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<meminfo::MeminfoCollector>(),
     info::<netstat::NetstatCollector>(),
     info::<pressure::PressureCollector>(),
+    info::<sockstat::SockstatCollector>(),
+    info::<softirqs::SoftirqsCollector>(),
     info::<softnet::SoftnetCollector>(),
+    info::<sysctl::SysctlCollector>(),
     info::<tailscaled::TailscaledCollector>(),
     info::<vmstat::VmstatCollector>(),
 ];

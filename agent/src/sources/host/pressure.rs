@@ -1,4 +1,4 @@
-//! Collector `pressure`: /proc/pressure/{cpu,memory,io} (Documentation/accounting/psi.rst).
+//! Collector `pressure`: /proc/pressure/{cpu,memory,io,irq} (Documentation/accounting/psi.rst).
 //!
 //! procfs' parser is not used: it panics on the line `some`.
 
@@ -6,17 +6,18 @@ use super::proc_file::{Bad, ProcFile, number};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Pressure, Stall};
 
-/// Keeps the three files open.
+/// Keeps the files open.
 #[derive(Default)]
 pub(super) struct PressureCollector {
     cpu: ProcFile,
     memory: ProcFile,
     io: ProcFile,
+    irq: ProcFile,
 }
 
 impl Collector for PressureCollector {
     const NAME: &'static str = "pressure";
-    const HELP: &'static str = "time lost waiting for CPU, memory and disks from /proc/pressure";
+    const HELP: &'static str = "time lost waiting for CPU, memory, disks and interrupts from /proc/pressure";
     type Output = Pressure;
 
     fn field(host: &mut Host) -> &mut Option<Pressure> {
@@ -28,11 +29,28 @@ impl Collector for PressureCollector {
             cpu: Some(self.cpu.parse(&paths.procfs, "pressure/cpu", parse)?),
             memory: Some(self.memory.parse(&paths.procfs, "pressure/memory", parse)?),
             io: Some(self.io.parse(&paths.procfs, "pressure/io", parse)?),
+            irq: match self.irq.parse(&paths.procfs, "pressure/irq", parse_irq) {
+                Ok(seconds) => Some(seconds),
+                // Kernel 6.1 and later, with CONFIG_IRQ_TIME_ACCOUNTING.
+                Err(HostError::Unavailable { .. }) => None,
+                Err(error) => return Err(error),
+            },
         }))
     }
 }
 
 fn parse(text: &str) -> Result<Stall, Bad> {
+    let (some, full) = totals(text)?;
+    Ok(Stall { some_seconds: some.ok_or(Bad::Missing("some"))?, full_seconds: full })
+}
+
+/// Interrupts stop all tasks of a CPU, never only some.
+fn parse_irq(text: &str) -> Result<f64, Bad> {
+    totals(text)?.1.ok_or(Bad::Missing("full"))
+}
+
+/// Seconds of the lines `some` and `full`.
+fn totals(text: &str) -> Result<(Option<f64>, Option<f64>), Bad> {
     let mut some = None;
     let mut full = None;
     for (index, line) in text.lines().enumerate() {
@@ -46,7 +64,7 @@ fn parse(text: &str) -> Result<Stall, Bad> {
         let microseconds: u64 = number(total).ok_or(Bad::Line(index + 1, "`total=` and microseconds"))?;
         *place = Some(microseconds as f64 / 1e6);
     }
-    Ok(Stall { some_seconds: some.ok_or(Bad::Missing("some"))?, full_seconds: full })
+    Ok((some, full))
 }
 
 #[cfg(test)]
@@ -65,6 +83,12 @@ mod tests {
     #[test]
     fn an_older_kernel_has_no_full_for_cpu() {
         assert_eq!(parse("some avg10=0 total=0\n").unwrap().full_seconds, None);
+    }
+
+    #[test]
+    fn interrupts_stop_everybody() {
+        assert_eq!(parse_irq("full avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\n"), Ok(2.5));
+        assert_eq!(parse_irq("some total=1\n"), Err(Bad::Missing("full")));
     }
 
     #[test]

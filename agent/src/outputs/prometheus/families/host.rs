@@ -59,6 +59,25 @@ pub(super) const SECTION: Section = Section {
             },
         },
         Family {
+            header: Header::counter(
+                "tailgauge_host_softirqs_total",
+                &["cpu", "vector"],
+                "Times that each soft interrupt ran on each CPU; NET_RX and NET_TX are packets.",
+            ),
+            samples: |view, samples| {
+                let Some(softirqs) = &view.model.host.softirqs else { return };
+                for vector in &softirqs.vectors {
+                    for (cpu, runs) in softirqs.cpus.iter().zip(&vector.runs) {
+                        samples
+                            .sample()
+                            .number_label("cpu", *cpu)
+                            .label("vector", &vector.name)
+                            .integer(*runs);
+                    }
+                }
+            },
+        },
+        Family {
             header: Header::counter("tailgauge_host_context_switches_total", &[], "Context switches."),
             samples: |view, samples| cpu(view, samples, |cpu| cpu.context_switches),
         },
@@ -202,9 +221,16 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_host_pressure_stalled_seconds_total",
                 &["resource"],
-                "Time during which all tasks waited for the resource at once: cpu, memory or io.",
+                "Time during which all tasks waited for the resource at once: cpu, memory or io; irq is the time that \
+                 interrupts took from all tasks of a CPU.",
             ),
-            samples: |view, samples| pressure(view, samples, |stall| stall.full_seconds),
+            samples: |view, samples| {
+                pressure(view, samples, |stall| stall.full_seconds);
+                let irq = view.model.host.pressure.as_ref().and_then(|pressure| pressure.irq);
+                if let Some(seconds) = irq {
+                    samples.sample().label("resource", "irq").float(seconds);
+                }
+            },
         },
     ],
 };

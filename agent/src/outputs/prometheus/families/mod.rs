@@ -5,6 +5,8 @@ mod disk;
 mod host;
 mod network;
 mod peer;
+mod settings;
+mod sockets;
 mod tailscaled;
 mod tcp;
 mod tunnel;
@@ -52,6 +54,8 @@ pub(super) const SECTIONS: &[Section] = &[
     host::SECTION,
     disk::SECTION,
     network::SECTION,
+    sockets::SECTION,
+    settings::SECTION,
     agent::SECTION,
 ];
 

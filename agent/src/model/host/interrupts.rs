@@ -1,0 +1,19 @@
+//! Soft interrupts.
+
+/// /proc/softirqs (`show_softirqs` in fs/proc/softirqs.c): how often each ran on each CPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Softirqs {
+    /// CPU numbers, in the order of the columns.
+    pub cpus: Vec<u32>,
+    /// Rows in the order of the file.
+    pub vectors: Vec<SoftirqVector>,
+}
+
+/// One kind of soft interrupt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SoftirqVector {
+    /// Kernel name, such as `NET_RX`; cleaned.
+    pub name: String,
+    /// Times that it ran, by column.
+    pub runs: Vec<u64>,
+}
