@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Conntrack, ConntrackStatistics, Cpu, CpuTime, Disk, Filesystem, Host, Ip, Load, Memory, Paging,
-    Pressure, Protocols, Settings, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled,
-    Tcp as HostTcp, Udp,
+    Boot, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem, Host, Ip, Load,
+    Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, Settings, SocketUse,
+    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, Tcp as HostTcp, Udp,
 };
 
 pub(super) fn host() -> Host {
@@ -48,6 +48,26 @@ pub(super) fn host() -> Host {
             udp6: None,
             tcp: HostTcp { established: Some(4), retransmitted_segments: Some(6), ..HostTcp::default() },
         }),
+        devices: Some(NetworkDevices {
+            count: 1,
+            devices: vec![NetworkDevice {
+                index: 2,
+                name: "tailscale0".to_owned(),
+                operational_state: "unknown",
+                up: true,
+                mtu: Some(1280),
+                speed_megabits: Some(1000),
+                duplex: Some("full"),
+                transmit: DeviceTraffic { bytes: 100, packets: 2, errors: 0, dropped: 1 },
+                ..NetworkDevice::default()
+            }],
+        }),
+        qdiscs: Some(vec![Qdisc {
+            device: "eth0".to_owned(),
+            kind: "tbf".to_owned(),
+            drops: 3,
+            ..Qdisc::default()
+        }]),
         softirqs: Some(Softirqs {
             cpus: vec![0, 1],
             vectors: vec![SoftirqVector { name: "NET_RX".to_owned(), runs: vec![5, 7] }],

@@ -5,6 +5,7 @@
 //! An `Option` inside a struct is `None` when this kernel does not say it.
 
 mod cpu;
+mod devices;
 mod disk;
 mod interrupts;
 mod memory;
@@ -16,6 +17,7 @@ mod tailscaled;
 use std::time::Duration;
 
 pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
+pub use devices::{DeviceTraffic, NetworkDevice, NetworkDevices, Qdisc};
 pub use disk::{Disk, Filesystem};
 pub use interrupts::{SoftirqVector, Softirqs};
 pub use memory::{Memory, Paging};
@@ -45,6 +47,10 @@ pub struct Host {
     pub protocols: Option<Protocols>,
     /// Collector `softnet`: one row a CPU that is online.
     pub softnet: Option<Vec<Softnet>>,
+    /// Collector `link`.
+    pub devices: Option<NetworkDevices>,
+    /// Collector `qdisc`: roots that can hold packets.
+    pub qdiscs: Option<Vec<Qdisc>>,
     /// Collector `softirqs`.
     pub softirqs: Option<Softirqs>,
     /// Collector `sockstat`.

@@ -8,11 +8,14 @@ mod conntrack;
 mod cpu;
 mod diskstats;
 mod filesystem;
+mod link;
 mod loadavg;
 mod meminfo;
 mod netstat;
 mod pressure;
 mod proc_file;
+mod qdisc;
+mod route;
 mod sockstat;
 mod softirqs;
 mod softnet;
@@ -72,6 +75,15 @@ pub enum HostError {
         path: PathBuf,
         /// Bytes that are read at most.
         limit: usize,
+    },
+    /// The kernel did not answer a question.
+    #[error("cannot {operation}")]
+    Netlink {
+        /// What was asked.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// A line is not what the kernel writes.
     #[error("{path}, line {line}: expected {expected}, found {found:?}")]
@@ -150,10 +162,12 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<cpu::CpuCollector>(),
     info::<diskstats::DiskstatsCollector>(),
     info::<filesystem::FilesystemCollector>(),
+    info::<link::LinkCollector>(),
     info::<loadavg::LoadavgCollector>(),
     info::<meminfo::MeminfoCollector>(),
     info::<netstat::NetstatCollector>(),
     info::<pressure::PressureCollector>(),
+    info::<qdisc::QdiscCollector>(),
     info::<sockstat::SockstatCollector>(),
     info::<softirqs::SoftirqsCollector>(),
     info::<softnet::SoftnetCollector>(),
@@ -199,7 +213,7 @@ fn complain(complaints: &mut HashMap<&'static str, String>, name: &'static str, 
         return;
     };
     let mut text = error.to_string();
-    if let HostError::Read { source, .. } = &error {
+    if let HostError::Read { source, .. } | HostError::Netlink { source, .. } = &error {
         text = format!("{text}: {source}");
     }
     if complaints.get(name) != Some(&text) {

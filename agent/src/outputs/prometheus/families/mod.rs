@@ -1,6 +1,7 @@
 //! The table of all families of the model, by section of docs/METRICS.md.
 
 mod agent;
+mod devices;
 mod disk;
 mod host;
 mod network;
@@ -53,6 +54,7 @@ pub(super) const SECTIONS: &[Section] = &[
     tailscaled::SECTION,
     host::SECTION,
     disk::SECTION,
+    devices::SECTION,
     network::SECTION,
     sockets::SECTION,
     settings::SECTION,
