@@ -190,6 +190,7 @@ fn state(options: &Options) -> Result<State, ServeError> {
         procfs: options.path_procfs.clone(),
         sysfs: options.path_sysfs.clone(),
         rootfs: options.path_rootfs.clone(),
+        localapi: options.tailscale_socket.clone(),
     };
     let host = HostSource::new(paths, |collector| options.collectors.enabled.contains(collector.name));
     let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem, Host, Ip, Load,
-    Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, Settings, SocketUse,
-    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, Tcp as HostTcp, Udp,
+    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem, Host, Ip,
+    Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, Settings, SocketUse,
+    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, Tcp as HostTcp, Throttling, Udp,
 };
 
 pub(super) fn host() -> Host {
@@ -47,6 +47,13 @@ pub(super) fn host() -> Host {
             udp,
             udp6: None,
             tcp: HostTcp { established: Some(4), retransmitted_segments: Some(6), ..HostTcp::default() },
+        }),
+        cgroup: Some(Cgroup {
+            cpu_quota: Some(0.5),
+            throttling: Some(Throttling { periods: 10, throttled_periods: 4, throttled_seconds: 1.5 }),
+            memory_bytes: Some(4096),
+            memory_limit_bytes: None,
+            oom_kills: Some(0),
         }),
         devices: Some(NetworkDevices {
             count: 1,
@@ -96,6 +103,11 @@ pub(super) fn host() -> Host {
             resident_bytes: 50 << 20,
             virtual_bytes: 1 << 31,
             open_fds: None,
+            max_fds: Some(1024),
+            allowed_cpus: Some(2),
+            swapped_bytes: Some(0),
+            voluntary_context_switches: Some(100),
+            involuntary_context_switches: Some(3),
         }),
     }
 }

@@ -4,6 +4,7 @@
 //! off, not available on this host, or failed on its last run: a frozen value would look like an idle host.
 //! An `Option` inside a struct is `None` when this kernel does not say it.
 
+mod cgroup;
 mod cpu;
 mod devices;
 mod disk;
@@ -16,6 +17,7 @@ mod tailscaled;
 
 use std::time::Duration;
 
+pub use cgroup::{Cgroup, Throttling};
 pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
 pub use devices::{DeviceTraffic, NetworkDevice, NetworkDevices, Qdisc};
 pub use disk::{Disk, Filesystem};
@@ -47,6 +49,8 @@ pub struct Host {
     pub protocols: Option<Protocols>,
     /// Collector `softnet`: one row a CPU that is online.
     pub softnet: Option<Vec<Softnet>>,
+    /// Collector `cgroup`; `None` while tailscaled does not run, too.
+    pub cgroup: Option<Cgroup>,
     /// Collector `link`.
     pub devices: Option<NetworkDevices>,
     /// Collector `qdisc`: roots that can hold packets.

@@ -4,6 +4,7 @@
 //! line in [`COLLECTORS`].
 
 mod boot;
+mod cgroup;
 mod conntrack;
 mod cpu;
 mod diskstats;
@@ -42,11 +43,18 @@ pub struct Paths {
     pub sysfs: PathBuf,
     /// What stands before a mount point to reach it.
     pub rootfs: PathBuf,
+    /// LocalAPI socket of tailscaled (`--tailscale.socket`): whoever listens on it is tailscaled.
+    pub localapi: PathBuf,
 }
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { procfs: PathBuf::from("/proc"), sysfs: PathBuf::from("/sys"), rootfs: PathBuf::from("/") }
+        Self {
+            procfs: PathBuf::from("/proc"),
+            sysfs: PathBuf::from("/sys"),
+            rootfs: PathBuf::from("/"),
+            localapi: PathBuf::from("/var/run/tailscale/tailscaled.sock"),
+        }
     }
 }
 
@@ -158,6 +166,7 @@ const fn info<C: Collector>() -> CollectorInfo {
 
 /// Every collector, by name.
 pub const COLLECTORS: &[CollectorInfo] = &[
+    info::<cgroup::CgroupCollector>(),
     info::<conntrack::ConntrackCollector>(),
     info::<cpu::CpuCollector>(),
     info::<diskstats::DiskstatsCollector>(),
@@ -202,6 +211,11 @@ impl HostSource {
             complain(&mut self.complaints, name, outcome.err());
         }
     }
+}
+
+/// A one-line file that is not what the kernel writes.
+fn malformed(path: PathBuf, expected: &'static str, text: &str) -> HostError {
+    HostError::Malformed { path, line: 1, expected, found: text.chars().take(80).collect() }
 }
 
 /// Logs an error when it is new for this collector, and its end.

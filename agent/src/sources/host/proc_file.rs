@@ -17,7 +17,7 @@ const EXCERPT: usize = 80;
 
 /// A line that is not as expected, before the file's name is known.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Bad {
+pub(in crate::sources::host) enum Bad {
     /// Line number from 1, and what would be right.
     Line(usize, &'static str),
     /// A line that begins so is missing.
@@ -26,14 +26,14 @@ pub(super) enum Bad {
 
 /// A file of procfs that stays open, with the buffer that it is read into.
 #[derive(Debug, Default)]
-pub(super) struct ProcFile {
+pub(in crate::sources::host) struct ProcFile {
     open: Option<(PathBuf, File)>,
     buffer: Vec<u8>,
 }
 
 impl ProcFile {
     /// Reads `directory`/`name` and hands its text to `parse`.
-    pub(super) fn parse<T>(
+    pub(in crate::sources::host) fn parse<T>(
         &mut self,
         directory: &Path,
         name: &str,
@@ -103,7 +103,7 @@ fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<bool> {
 }
 
 /// Reads a small file once, such as one below /proc/PID. `None` when the process is gone.
-pub(super) fn read_of_process(path: &Path) -> Result<Option<String>, HostError> {
+pub(in crate::sources::host) fn read_of_process(path: &Path) -> Result<Option<String>, HostError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if is_gone(&error) => Ok(None),
@@ -112,11 +112,11 @@ pub(super) fn read_of_process(path: &Path) -> Result<Option<String>, HostError> 
 }
 
 /// Whether a process or thread ended between being listed and being read.
-pub(super) fn is_gone(error: &io::Error) -> bool {
+pub(in crate::sources::host) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// Next word as a number.
-pub(super) fn number<T: std::str::FromStr>(word: Option<&str>) -> Option<T> {
+pub(in crate::sources::host) fn number<T: std::str::FromStr>(word: Option<&str>) -> Option<T> {
     word?.parse().ok()
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::proc_file::number;
-use super::{Collector, HostError, Paths};
+use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Host, Settings};
 use crate::sources::clean;
 
@@ -65,12 +65,7 @@ fn read(directory: &Path) -> Result<Settings, HostError> {
     for name in NUMBERS {
         let Some(text) = setting(directory, name)? else { continue };
         let path = directory.join(name.replace('.', "/"));
-        let value = number(Some(text.trim())).ok_or_else(|| HostError::Malformed {
-            path,
-            line: 1,
-            expected: "a number",
-            found: text.chars().take(80).collect(),
-        })?;
+        let value = number(Some(text.trim())).ok_or_else(|| malformed(path, "a number", &text))?;
         numbers.push((name, value));
     }
     let word = |name| Ok(setting(directory, name)?.map(|text| clean::label(text.trim(), "unknown")));

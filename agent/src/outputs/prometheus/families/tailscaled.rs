@@ -1,7 +1,7 @@
 //! tailscaled: whether it answers, and what its process takes.
 
 use super::{Family, Section, View};
-use crate::model::host::Tailscaled;
+use crate::model::host::{Cgroup, Tailscaled, Throttling};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -68,6 +68,91 @@ pub(super) const SECTION: Section = Section {
             },
         },
         Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_context_switches_total",
+                &["kind"],
+                "Times that threads of tailscaled gave their CPU up: voluntary, or involuntary because others wanted it.",
+            ),
+            samples: |view, samples| {
+                let Some(process) = &view.model.host.tailscaled else { return };
+                for (kind, switches) in [
+                    ("voluntary", process.voluntary_context_switches),
+                    ("involuntary", process.involuntary_context_switches),
+                ] {
+                    if let Some(switches) = switches {
+                        samples.sample().label("kind", kind).integer(switches);
+                    }
+                }
+            },
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_usable_cpus",
+                &[],
+                "CPUs that tailscaled may use at once, by its affinity and the tightest quota of its control groups; \
+                 may be a fraction.",
+            ),
+            samples: |view, samples| {
+                let allowed = view.model.host.tailscaled.and_then(|process| process.allowed_cpus);
+                let quota = view.model.host.cgroup.and_then(|cgroup| cgroup.cpu_quota);
+                if let Some(allowed) = allowed.map(f64::from) {
+                    samples.sample().float(quota.map_or(allowed, |quota| quota.min(allowed)));
+                }
+            },
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_cgroup_periods_total",
+                &[],
+                "Periods in which the control groups of tailscaled wanted CPU; those with a quota only.",
+            ),
+            samples: |view, samples| samples.plain(throttling(view).map(|sum| sum.periods)),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_cgroup_throttled_periods_total",
+                &[],
+                "Periods in which the CPU quota of a control group of tailscaled ran out.",
+            ),
+            samples: |view, samples| samples.plain(throttling(view).map(|sum| sum.throttled_periods)),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_cgroup_throttled_seconds_total",
+                &[],
+                "Time that a CPU quota kept the run queues of tailscaled waiting, added up over CPUs.",
+            ),
+            samples: |view, samples| {
+                if let Some(sum) = throttling(view) {
+                    samples.sample().float(sum.throttled_seconds);
+                }
+            },
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_cgroup_memory_bytes",
+                &[],
+                "Memory of the control group of tailscaled, page cache included.",
+            ),
+            samples: |view, samples| cgroup(view, samples, |cgroup| cgroup.memory_bytes),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_cgroup_memory_limit_bytes",
+                &[],
+                "Tightest memory limit of the control groups of tailscaled; absent without a limit.",
+            ),
+            samples: |view, samples| cgroup(view, samples, |cgroup| cgroup.memory_limit_bytes),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_cgroup_oom_kills_total",
+                &[],
+                "Processes in the control group of tailscaled that were killed for want of memory.",
+            ),
+            samples: |view, samples| cgroup(view, samples, |cgroup| cgroup.oom_kills),
+        },
+        Family {
             header: Header::gauge("tailgauge_tailscaled_threads", &[], "Threads of tailscaled."),
             samples: |view, samples| process(view, samples, |process| Some(process.threads)),
         },
@@ -86,6 +171,22 @@ pub(super) const SECTION: Section = Section {
                 "Address space of tailscaled.",
             ),
             samples: |view, samples| process(view, samples, |process| Some(process.virtual_bytes)),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_swapped_memory_bytes",
+                &[],
+                "Memory of tailscaled that was swapped out.",
+            ),
+            samples: |view, samples| process(view, samples, |process| process.swapped_bytes),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_max_fds",
+                &[],
+                "Most file descriptors that tailscaled may have open; absent without a limit.",
+            ),
+            samples: |view, samples| process(view, samples, |process| process.max_fds),
         },
         Family {
             header: Header::gauge(
@@ -112,4 +213,12 @@ pub(super) const SECTION: Section = Section {
 
 fn process(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Tailscaled) -> Option<u64>) {
     samples.plain(view.model.host.tailscaled.as_ref().and_then(value));
+}
+
+fn cgroup(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Cgroup) -> Option<u64>) {
+    samples.plain(view.model.host.cgroup.as_ref().and_then(value));
+}
+
+fn throttling(view: &View<'_>) -> Option<Throttling> {
+    view.model.host.cgroup.and_then(|cgroup| cgroup.throttling)
 }

@@ -1,0 +1,280 @@
+//! Collector `cgroup`: the control group of tailscaled, version 2 or 1
+//! (`cpu_cfs_stat_show`, `cpu_max_show` in kernel/sched/core.c; mm/memcontrol.c).
+//!
+//! A quota of an ancestor throttles as well as one's own, and shows in the ancestor's files alone: every level is read.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::proc_file::{is_gone, number, read_of_process};
+use super::tailscaled::Finder;
+use super::{Collector, HostError, Paths, malformed};
+use crate::model::host::{Cgroup, Host};
+use crate::sources::clean;
+
+/// Remembers which process tailscaled is.
+#[derive(Default)]
+pub(super) struct CgroupCollector(Finder);
+
+impl Collector for CgroupCollector {
+    const NAME: &'static str = "cgroup";
+    const HELP: &'static str = "CPU quota, throttling and memory of the control group of tailscaled";
+    type Output = Cgroup;
+
+    fn field(host: &mut Host) -> &mut Option<Cgroup> {
+        &mut host.cgroup
+    }
+
+    fn collect(&mut self, paths: &Paths) -> Result<Option<Cgroup>, HostError> {
+        let Some((process, _)) = self.0.find(paths)? else { return Ok(None) };
+        let path = paths.procfs.join(process.pid.to_string()).join("cgroup");
+        let Some(membership) = read_of_process(&path)? else { return Ok(None) };
+        let root = paths.sysfs.join("fs/cgroup");
+        let mut found = Cgroup::default();
+        if let Some(place) = Place::of("cpu", &membership, &root) {
+            for level in place.levels() {
+                place.version.cpu(&level, &mut found)?;
+            }
+        }
+        if let Some(place) = Place::of("memory", &membership, &root) {
+            for (distance, level) in place.levels().enumerate() {
+                place.version.memory(&level, distance == 0, &mut found)?;
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+/// Where a controller's files of a group are.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    version: Version,
+    /// Where the hierarchy is mounted.
+    mount: PathBuf,
+    /// The group below it; empty for the root.
+    group: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+impl Place {
+    /// Finds it in /proc/PID/cgroup (cgroups(7)): `5:cpu,cpuacct:/group` for version 1, `0::/group` for version 2.
+    /// `None` for a group outside of what this process may see.
+    fn of(controller: &str, membership: &str, root: &Path) -> Option<Self> {
+        let mut unified = None;
+        for line in membership.lines() {
+            let mut parts = line.splitn(3, ':');
+            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+            if controllers.split(',').any(|name| name == controller) {
+                // Named after all its controllers, with links of single names beside it.
+                let mount = [controller, controllers].map(|name| root.join(name));
+                let mount = mount.into_iter().find(|mount| mount.is_dir())?;
+                return Self::new(Version::One, mount, path);
+            }
+            if controllers.is_empty() {
+                unified = Some(path);
+            }
+        }
+        Self::new(Version::Two, root.to_owned(), unified?)
+    }
+
+    fn new(version: Version, mount: PathBuf, path: &str) -> Option<Self> {
+        let group = PathBuf::from(path.trim_start_matches('/'));
+        let inside = group.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        inside.then_some(Self { version, mount, group })
+    }
+
+    /// The group and its ancestors but for the root, which has no limits.
+    fn levels(&self) -> impl Iterator<Item = PathBuf> {
+        let named = self.group.ancestors().filter(|group| !group.as_os_str().is_empty());
+        named.map(|group| self.mount.join(group))
+    }
+}
+
+impl Version {
+    fn cpu(self, level: &Path, found: &mut Cgroup) -> Result<(), HostError> {
+        let (quota, period, time_unit) = match self {
+            Self::One => {
+                let quota = value(level, "cpu.cfs_quota_us")?;
+                // -1 without a quota.
+                (quota.filter(|quota| *quota > 0.0), value(level, "cpu.cfs_period_us")?, 1e9)
+            }
+            Self::Two => {
+                let (quota, period) = cpu_max(level)?;
+                (quota, period, 1e6)
+            }
+        };
+        if let (Some(quota), Some(period)) = (quota, period.filter(|period| *period > 0.0)) {
+            let cpus = quota / period;
+            found.cpu_quota = Some(found.cpu_quota.map_or(cpus, |other| other.min(cpus)));
+        }
+        let Some(text) = read(&level.join("cpu.stat"))? else { return Ok(()) };
+        let sum = found.throttling.get_or_insert_default();
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once(' ') else { continue };
+            let count = || {
+                number::<u64>(Some(value))
+                    .ok_or_else(|| malformed(level.join("cpu.stat"), "a name and a count", line))
+            };
+            match key {
+                "nr_periods" => sum.periods = sum.periods.saturating_add(count()?),
+                "nr_throttled" => sum.throttled_periods = sum.throttled_periods.saturating_add(count()?),
+                "throttled_time" | "throttled_usec" => sum.throttled_seconds += count()? as f64 / time_unit,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn memory(self, level: &Path, own: bool, found: &mut Cgroup) -> Result<(), HostError> {
+        let (used, limit, events) = match self {
+            Self::One => ("memory.usage_in_bytes", "memory.limit_in_bytes", "memory.oom_control"),
+            Self::Two => ("memory.current", "memory.max", "memory.events"),
+        };
+        if own {
+            found.memory_bytes = value(level, used)?.map(|bytes| bytes as u64);
+            let text = read(&level.join(events))?.unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+            found.oom_kills = number(line);
+        }
+        // Version 1 says 2^63 rounded down to a page where there is no limit, version 2 says `max`.
+        let limit = value(level, limit)?.filter(|bytes| *bytes < (1u64 << 62) as f64);
+        if let Some(bytes) = limit.map(|bytes| bytes as u64) {
+            found.memory_limit_bytes = Some(found.memory_limit_bytes.map_or(bytes, |other| other.min(bytes)));
+        }
+        Ok(())
+    }
+}
+
+/// `cpu.max` of version 2: quota and period in microseconds; the quota is `max` where there is none.
+fn cpu_max(level: &Path) -> Result<(Option<f64>, Option<f64>), HostError> {
+    let path = level.join("cpu.max");
+    let Some(text) = read(&path)? else { return Ok((None, None)) };
+    let mut words = text.split_ascii_whitespace();
+    let (quota, period) = (words.next(), number::<u32>(words.next()));
+    match (quota, period) {
+        (Some("max"), Some(period)) => Ok((None, Some(period.into()))),
+        (quota, Some(period)) if number::<u64>(quota).is_some() => {
+            Ok((number::<u64>(quota).map(|quota| quota as f64), Some(period.into())))
+        }
+        _ => Err(malformed(path, "a quota or `max`, and a period", &text)),
+    }
+}
+
+/// A file of one number; `None` when there is no such file, and for `max`.
+fn value(level: &Path, name: &str) -> Result<Option<f64>, HostError> {
+    let path = level.join(name);
+    let Some(text) = read(&path)? else { return Ok(None) };
+    match text.trim() {
+        "max" => Ok(None),
+        text => match number::<i64>(Some(text)) {
+            Some(number) => Ok(Some(number as f64)),
+            None => Err(malformed(path, "a number or `max`", text)),
+        },
+    }
+}
+
+/// `None` when the level has no such file, or went meanwhile (ENODEV).
+fn read(path: &Path) -> Result<Option<String>, HostError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    is_gone(error) || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::host::Throttling;
+
+    /// A procfs and a sysfs with this process as tailscaled in a group.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new(membership: &str) -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            tree.write("proc/stat", "cpu 1 2 3 4\nbtime 1000\n");
+            tree.write("proc/77/comm", "tailscaled\n");
+            tree.write("proc/77/stat", &format!("77 (tailscaled) S 1{}\n", " 0".repeat(40)));
+            tree.write("proc/77/cgroup", membership);
+            tree
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn collect(&self) -> Result<Option<Cgroup>, HostError> {
+            let at = |name| self.0.path().join(name);
+            let paths =
+                Paths { procfs: at("proc"), sysfs: at("sys"), localapi: at("none"), ..Paths::default() };
+            CgroupCollector::default().collect(&paths)
+        }
+    }
+
+    #[test]
+    fn version_2_with_a_quota_on_the_slice_above() {
+        let tree = Tree::new("0::/system.slice/tailscaled.service\n");
+        tree.write("sys/fs/cgroup/system.slice/tailscaled.service/cpu.max", "max 100000\n");
+        let own = "usage_usec 5\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n";
+        tree.write("sys/fs/cgroup/system.slice/tailscaled.service/cpu.stat", own);
+        tree.write("sys/fs/cgroup/system.slice/tailscaled.service/memory.current", "4096\n");
+        tree.write("sys/fs/cgroup/system.slice/tailscaled.service/memory.max", "max\n");
+        tree.write("sys/fs/cgroup/system.slice/tailscaled.service/memory.events", "oom 3\noom_kill 2\n");
+        tree.write("sys/fs/cgroup/system.slice/cpu.max", "20000 100000\n");
+        let slice = "nr_periods 10\nnr_throttled 4\nthrottled_usec 1500000\n";
+        tree.write("sys/fs/cgroup/system.slice/cpu.stat", slice);
+        tree.write("sys/fs/cgroup/system.slice/memory.max", "1048576\n");
+        let expected = Cgroup {
+            cpu_quota: Some(0.2),
+            throttling: Some(Throttling { periods: 10, throttled_periods: 4, throttled_seconds: 1.5 }),
+            memory_bytes: Some(4096),
+            memory_limit_bytes: Some(1_048_576),
+            oom_kills: Some(2),
+        };
+        assert_eq!(tree.collect().unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn version_1_with_controllers_in_one_mount() {
+        let tree = Tree::new("4:memory:/vpn\n2:cpu,cpuacct:/vpn\n0::/\n");
+        tree.write("sys/fs/cgroup/cpu,cpuacct/vpn/cpu.cfs_quota_us", "50000\n");
+        tree.write("sys/fs/cgroup/cpu,cpuacct/vpn/cpu.cfs_period_us", "100000\n");
+        let stat = "nr_periods 7\nnr_throttled 3\nthrottled_time 2000000000\n";
+        tree.write("sys/fs/cgroup/cpu,cpuacct/vpn/cpu.stat", stat);
+        tree.write("sys/fs/cgroup/memory/vpn/memory.usage_in_bytes", "8192\n");
+        tree.write("sys/fs/cgroup/memory/vpn/memory.limit_in_bytes", "9223372036854771712\n");
+        let found = tree.collect().unwrap().unwrap();
+        assert_eq!(
+            (found.cpu_quota, found.memory_bytes, found.memory_limit_bytes),
+            (Some(0.5), Some(8192), None)
+        );
+        let throttling = Throttling { periods: 7, throttled_periods: 3, throttled_seconds: 2.0 };
+        assert_eq!(found.throttling, Some(throttling));
+    }
+
+    #[test]
+    fn a_group_outside_of_the_namespace_says_nothing() {
+        assert_eq!(Tree::new("0::/../other\n").collect().unwrap(), Some(Cgroup::default()));
+    }
+
+    #[test]
+    fn bad_content_is_named() {
+        let tree = Tree::new("0::/vpn\n");
+        tree.write("sys/fs/cgroup/vpn/cpu.max", "some 100000\n");
+        let error = tree.collect().unwrap_err().to_string();
+        assert!(error.contains("vpn/cpu.max") && error.contains("a quota or `max`"), "{error}");
+    }
+}

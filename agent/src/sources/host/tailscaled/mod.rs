@@ -1,0 +1,236 @@
+//! Collector `tailscaled`: its process (proc_pid_stat(5), proc_pid_status(5)).
+//!
+//! procfs' `Stat` is not used: it panics on a line whose parentheses are out of order.
+
+mod process;
+mod threads;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::proc_file::{number, read_of_process};
+use super::{Collector, HostError, Paths};
+use crate::model::host::{Host, Tailscaled};
+
+pub(super) use process::{Finder, Process};
+pub(super) use threads::Threads;
+
+/// Scrapes closer together than this share a list of threads.
+const THREADS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Remembers which process it was.
+#[derive(Default)]
+pub(super) struct TailscaledCollector {
+    finder: Finder,
+    threads: Option<(Process, Threads)>,
+}
+
+impl Collector for TailscaledCollector {
+    const NAME: &'static str = "tailscaled";
+    const HELP: &'static str =
+        "CPU, memory, run-queue delay and file descriptors of tailscaled from /proc/PID";
+    type Output = Tailscaled;
+
+    fn field(host: &mut Host) -> &mut Option<Tailscaled> {
+        &mut host.tailscaled
+    }
+
+    fn collect(&mut self, paths: &Paths) -> Result<Option<Tailscaled>, HostError> {
+        let Some((process, stat)) = self.finder.find(paths)? else {
+            self.threads = None;
+            return Ok(None);
+        };
+        if self.threads.as_ref().is_none_or(|(known, _)| *known != process) {
+            self.threads = Some((process, Threads::default()));
+        }
+        let directory = paths.procfs.join(process.pid.to_string());
+        let sums = match &mut self.threads {
+            Some((_, threads)) => threads.update(&directory, THREADS_INTERVAL)?,
+            None => None,
+        };
+        let status = read_of_process(&directory.join("status"))?.unwrap_or_default();
+        Ok(Some(Tailscaled {
+            pid: process.pid,
+            start_time: process.start_time,
+            user_seconds: stat.user_seconds,
+            system_seconds: stat.system_seconds,
+            run_queue_delay_seconds: sums.map(|sums| sums.delay_nanoseconds as f64 / 1e9),
+            voluntary_context_switches: sums.map(|sums| sums.voluntary_switches),
+            involuntary_context_switches: sums.map(|sums| sums.involuntary_switches),
+            threads: stat.threads,
+            resident_bytes: stat.resident_bytes,
+            virtual_bytes: stat.virtual_bytes,
+            swapped_bytes: field(&status, "VmSwap:")
+                .and_then(|value| number::<u64>(value.strip_suffix(" kB")))
+                .map(|kibibytes| kibibytes.saturating_mul(1024)),
+            open_fds: open_fds(&directory.join("fd")),
+            max_fds: max_fds(&read_of_process(&directory.join("limits"))?.unwrap_or_default()),
+            allowed_cpus: field(&status, "Cpus_allowed_list:").and_then(count_cpus),
+        }))
+    }
+}
+
+/// Value of a line of /proc/PID/status.
+fn field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
+}
+
+/// How many CPUs a list such as `0-3,8` names.
+fn count_cpus(list: &str) -> Option<u32> {
+    list.split(',').try_fold(0u32, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (number::<u32>(Some(first))?, number::<u32>(Some(last))?);
+        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
+}
+
+/// Soft limit of /proc/PID/limits.
+fn max_fds(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    number(line.split_ascii_whitespace().next())
+}
+
+fn open_fds(directory: &Path) -> Option<u64> {
+    // Since kernel 6.2 the directory's size is the number of open files, for everyone; before, it is 0.
+    let size = fs::metadata(directory).ok()?.len();
+    if size > 0 {
+        return Some(size);
+    }
+    fs::read_dir(directory).ok().map(|entries| entries.count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::process::parse_stat;
+    use super::*;
+    use crate::model::host::Host;
+    use crate::sources::host::Run;
+    use proptest::prelude::*;
+
+    const STAT: &str =
+        "77 (tail) (d) S 1 77 77 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 11 0 4200 1300000000 2500 184\n";
+
+    #[test]
+    fn columns_after_a_name_with_parentheses() {
+        let stat = parse_stat(STAT, 100.0, 4096).unwrap();
+        assert_eq!((stat.user_seconds, stat.system_seconds), (2.5, 0.5));
+        assert_eq!((stat.threads, stat.started_ticks), (11, 4200));
+        assert_eq!((stat.virtual_bytes, stat.resident_bytes), (1_300_000_000, 2500 * 4096));
+    }
+
+    /// A procfs with one tailscaled.
+    struct Procfs(tempfile::TempDir);
+
+    impl Procfs {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            fs::write(root.path().join("stat"), "cpu 1 2 3 4\nbtime 1000\n").unwrap();
+            Self(root)
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn process(&self, pid: i32, started_ticks: u64, delay_nanoseconds: u64) {
+            self.write(&format!("{pid}/comm"), "tailscaled\n");
+            self.write(&format!("{pid}/stat"), &STAT.replace("4200", &started_ticks.to_string()));
+            self.write(&format!("{pid}/task/{pid}/schedstat"), &format!("5 {delay_nanoseconds} 7\n"));
+            fs::create_dir_all(self.0.path().join(format!("{pid}/fd"))).unwrap();
+        }
+
+        fn paths(&self) -> Paths {
+            Paths {
+                procfs: self.0.path().to_owned(),
+                localapi: self.0.path().join("none"),
+                ..Paths::default()
+            }
+        }
+    }
+
+    #[test]
+    fn a_restart_is_a_new_process_even_under_the_same_id() {
+        let procfs = Procfs::new();
+        procfs.process(77, 4200, 1_000_000_000);
+        let mut collector = TailscaledCollector::default();
+        let first = collector.collect(&procfs.paths()).unwrap().unwrap();
+        assert_eq!((first.pid, first.start_time), (77, Duration::from_secs(1042)));
+        assert_eq!(first.run_queue_delay_seconds, Some(1.0));
+        procfs.process(77, 5200, 500_000_000);
+        let second = collector.collect(&procfs.paths()).unwrap().unwrap();
+        assert_eq!(second.start_time, Duration::from_secs(1052));
+        assert_eq!(second.run_queue_delay_seconds, Some(0.5), "not added to that of the old process");
+    }
+
+    #[test]
+    fn the_oldest_of_several_is_the_daemon() {
+        let procfs = Procfs::new();
+        procfs.process(90, 9000, 0);
+        procfs.process(91, 4200, 0);
+        procfs.write("12/comm", "tailscale\n");
+        let found = TailscaledCollector::default().collect(&procfs.paths()).unwrap().unwrap();
+        assert_eq!(found.pid, 91);
+    }
+
+    #[test]
+    fn no_such_process_is_no_failure_and_it_is_found_when_it_comes() {
+        let procfs = Procfs::new();
+        let mut collector = TailscaledCollector::default();
+        let mut host = Host::default();
+        collector.run(&procfs.paths(), &mut host).unwrap();
+        assert_eq!(host.tailscaled, None);
+        procfs.process(77, 4200, 0);
+        let tries = (1..=10).find(|_| {
+            collector.run(&procfs.paths(), &mut host).unwrap();
+            host.tailscaled.is_some()
+        });
+        assert_eq!(tries, Some(10));
+    }
+
+    #[test]
+    fn a_malformed_line_is_named_and_clears_the_field() {
+        let procfs = Procfs::new();
+        procfs.process(77, 4200, 0);
+        let mut collector = TailscaledCollector::default();
+        let mut host = Host::default();
+        collector.run(&procfs.paths(), &mut host).unwrap();
+        procfs.write("77/stat", "77 )( S 1");
+        let error = collector.run(&procfs.paths(), &mut host).unwrap_err().to_string();
+        assert!(error.contains("77/stat") && error.contains("line 1"), "{error}");
+        assert_eq!(host.tailscaled, None);
+    }
+
+    #[test]
+    fn lists_of_cpus_and_limits() {
+        for (list, expected) in
+            [("0-3,8", Some(5)), ("7", Some(1)), ("3-1", None), ("", None), ("0-4294967295", None)]
+        {
+            assert_eq!(count_cpus(list), expected, "{list:?}");
+        }
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max open files            20000                524288               files     \n";
+        assert_eq!((max_fds(limits), max_fds("Max open files unlimited")), (Some(20_000), None));
+    }
+
+    #[test]
+    fn this_process_is_taken_for_tailscaled_when_it_listens_on_the_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let localapi = directory.path().join("tailscaled.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&localapi).unwrap();
+        let paths = Paths { localapi, ..Paths::default() };
+        let found = TailscaledCollector::default().collect(&paths).unwrap().unwrap();
+        assert_eq!(found.pid as u32, std::process::id());
+        assert!(found.open_fds.unwrap() >= 3 && found.max_fds > found.open_fds);
+        assert!(found.run_queue_delay_seconds.is_some() && found.allowed_cpus.is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_answer_or_nothing(text in "[0-9() a-zS-]{0,120}") {
+            let _ = (parse_stat(&text, 100.0, 4096), count_cpus(&text), max_fds(&text));
+        }
+    }
+}

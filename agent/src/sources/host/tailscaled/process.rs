@@ -1,0 +1,178 @@
+//! Which process tailscaled is: the one that listens on its LocalAPI socket, else the oldest of its name.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use crate::sources::host::proc_file::{Bad, ProcFile, number, read_of_process};
+use crate::sources::host::{HostError, Paths, malformed};
+
+/// Content of /proc/PID/comm.
+const NAME: &str = "tailscaled";
+/// While there is no such process, it is looked for only every so many times, since that is the dear part.
+const SEARCH_EVERY: u32 = 10;
+
+/// A process, told apart from a later one with the same id by its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sources::host) struct Process {
+    pub(in crate::sources::host) pid: i32,
+    pub(in crate::sources::host) started_ticks: u64,
+    /// Since the Unix epoch.
+    pub(in crate::sources::host) start_time: Duration,
+}
+
+/// Remembers which process it was.
+#[derive(Debug, Default)]
+pub(in crate::sources::host) struct Finder {
+    known: Option<Process>,
+    boot_time: ProcFile,
+    /// How many look-ups may pass before the next search.
+    pause: u32,
+}
+
+impl Finder {
+    /// tailscaled and its /proc/PID/stat, if it runs.
+    pub(in crate::sources::host) fn find(
+        &mut self,
+        paths: &Paths,
+    ) -> Result<Option<(Process, Stat)>, HostError> {
+        if let Some(known) = self.known.take()
+            && let Some(stat) = read_stat(&paths.procfs, known.pid)?
+            && stat.started_ticks == known.started_ticks
+        {
+            self.known = Some(known);
+            return Ok(Some((known, stat)));
+        }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return Ok(None);
+        }
+        let Some((pid, stat)) = search(paths)? else {
+            self.pause = SEARCH_EVERY - 1;
+            return Ok(None);
+        };
+        let boot = self.boot_time.parse(&paths.procfs, "stat", |text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("btime "));
+            number(line).ok_or(Bad::Missing("btime"))
+        })?;
+        let since_boot = stat.started_ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let start_time = Duration::from_secs(boot)
+            .saturating_add(Duration::try_from_secs_f64(since_boot).unwrap_or_default());
+        let process = Process { pid, started_ticks: stat.started_ticks, start_time };
+        self.known = Some(process);
+        Ok(Some((process, stat)))
+    }
+}
+
+fn search(paths: &Paths) -> Result<Option<(i32, Stat)>, HostError> {
+    if let Some(pid) = listener(&paths.localapi).filter(|_| shows_own_processes(&paths.procfs))
+        && let Some(stat) = read_stat(&paths.procfs, pid)?
+    {
+        return Ok(Some((pid, stat)));
+    }
+    by_name(&paths.procfs)
+}
+
+/// The process that listens on the socket, by the credentials that the kernel kept (unix(7), SO_PEERCRED); `None`
+/// when nobody listens, or somebody in another PID namespace.
+fn listener(socket: &Path) -> Option<i32> {
+    let address = SocketAddrUnix::new(socket).ok()?;
+    // A listener that takes nobody in must not keep the agent waiting.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let connection: OwnedFd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    match connect(&connection, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(_) => return None,
+    }
+    peer(&connection)
+}
+
+/// rustix' `socket_peercred` is not used: 0, which stands for a process of another PID namespace, is no valid
+/// value of its result.
+#[expect(unsafe_code, reason = "getsockopt of a structure that no safe wrapper reads soundly")]
+fn peer(connection: &OwnedFd) -> Option<i32> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: both pointers are valid for writes, and `length` is the size of what the first one points to.
+    let outcome = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    (outcome == 0 && credentials.pid > 0).then_some(credentials.pid)
+}
+
+/// Whether process ids mean the same there as in what the kernel tells this process.
+fn shows_own_processes(procfs: &Path) -> bool {
+    let own = fs::read_link(procfs.join("self")).ok();
+    own.and_then(|link| number::<u32>(link.to_str())) == Some(std::process::id())
+}
+
+/// The oldest process named tailscaled: its children (SSH sessions) carry the name, too.
+fn by_name(procfs: &Path) -> Result<Option<(i32, Stat)>, HostError> {
+    let entries =
+        fs::read_dir(procfs).map_err(|source| HostError::Read { path: procfs.to_owned(), source })?;
+    let mut oldest: Option<(i32, Stat)> = None;
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| number::<i32>(Some(name))) else {
+            continue;
+        };
+        let is_it =
+            fs::read(entry.path().join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == NAME.as_bytes());
+        if !is_it {
+            continue;
+        }
+        if let Some(stat) = read_stat(procfs, pid)?
+            && oldest.as_ref().is_none_or(|(_, other)| stat.started_ticks < other.started_ticks)
+        {
+            oldest = Some((pid, stat));
+        }
+    }
+    Ok(oldest)
+}
+
+/// What is used of /proc/PID/stat.
+#[derive(Debug, PartialEq)]
+pub(in crate::sources::host) struct Stat {
+    pub(in crate::sources::host) user_seconds: f64,
+    pub(in crate::sources::host) system_seconds: f64,
+    pub(in crate::sources::host) threads: u64,
+    pub(in crate::sources::host) started_ticks: u64,
+    pub(in crate::sources::host) virtual_bytes: u64,
+    pub(in crate::sources::host) resident_bytes: u64,
+}
+
+pub(super) fn read_stat(procfs: &Path, pid: i32) -> Result<Option<Stat>, HostError> {
+    let path = procfs.join(pid.to_string()).join("stat");
+    let Some(text) = read_of_process(&path)? else { return Ok(None) };
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let page = rustix::param::page_size() as u64;
+    match parse_stat(&text, ticks, page) {
+        Some(stat) => Ok(Some(stat)),
+        None => Err(malformed(path, "at least 24 columns of proc_pid_stat(5)", &text)),
+    }
+}
+
+/// Columns are counted after the name, which may hold blanks and parentheses.
+pub(super) fn parse_stat(text: &str, ticks_per_second: f64, page_bytes: u64) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    // Column 3 (state) is the first here.
+    let columns: Vec<&str> = rest.split_ascii_whitespace().take(22).collect();
+    let column = |number_in_manual: usize| number::<u64>(columns.get(number_in_manual - 3).copied());
+    Some(Stat {
+        user_seconds: column(14)? as f64 / ticks_per_second,
+        system_seconds: column(15)? as f64 / ticks_per_second,
+        threads: column(20)?,
+        started_ticks: column(22)?,
+        virtual_bytes: column(23)?,
+        resident_bytes: column(24)?.saturating_mul(page_bytes),
+    })
+}

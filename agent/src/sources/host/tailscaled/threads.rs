@@ -1,0 +1,198 @@
+//! What is known of tailscaled by thread only: waiting for a CPU, and context switches
+//! (Documentation/scheduler/sched-stats.rst, proc_pid_status(5)).
+//!
+//! The kernel's figures of a thread go with it, so they are added up here by increments.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use procfs::FromRead;
+use procfs::process::Schedstat;
+
+use crate::sources::host::proc_file::{is_gone, number, read_of_process};
+use crate::sources::host::{HostError, malformed};
+
+/// More than three numbers of 64 bits take.
+const SCHEDSTAT_BYTES: usize = 128;
+
+/// Sums over the threads that are, and those that were since this began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::sources::host) struct Sums {
+    /// Time that threads were ready to run and had to wait.
+    pub(in crate::sources::host) delay_nanoseconds: u64,
+    /// Times that a thread gave its CPU up by itself.
+    pub(in crate::sources::host) voluntary_switches: u64,
+    /// Times that a thread was made to give its CPU up.
+    pub(in crate::sources::host) involuntary_switches: u64,
+}
+
+/// Last figures of a thread, with its open schedstat.
+#[derive(Debug)]
+struct Thread {
+    schedstat: File,
+    last: Sums,
+}
+
+/// Threads of one process.
+#[derive(Debug, Default)]
+pub(in crate::sources::host) struct Threads {
+    by_id: HashMap<i32, Thread>,
+    sums: Sums,
+    listed: Option<Instant>,
+}
+
+impl Threads {
+    /// Sums so far; `None` when the kernel keeps no run-queue delay. Threads are listed anew when the last list is
+    /// older than `interval`: a thread that comes and goes in between is not seen.
+    pub(in crate::sources::host) fn update(
+        &mut self,
+        process: &Path,
+        interval: Duration,
+    ) -> Result<Option<Sums>, HostError> {
+        let tasks = process.join("task");
+        if self.listed.is_none_or(|listed| listed.elapsed() >= interval) {
+            self.list(&tasks)?;
+            self.listed = Some(Instant::now());
+        }
+        let mut failure = None;
+        self.by_id.retain(|id, thread| {
+            let mut buffer = [0; SCHEDSTAT_BYTES];
+            match thread.schedstat.read_at(&mut buffer, 0) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(&buffer[..length]);
+                    match Schedstat::from_read(text.as_bytes()) {
+                        Ok(stat) => {
+                            advance(
+                                &mut self.sums.delay_nanoseconds,
+                                &mut thread.last.delay_nanoseconds,
+                                stat.run_delay,
+                            );
+                        }
+                        Err(_) => failure = Some(malformed(schedstat(&tasks, *id), "three counts", &text)),
+                    }
+                    true
+                }
+                // It ended.
+                Err(_) => false,
+            }
+        });
+        match failure {
+            Some(error) => Err(error),
+            None => Ok((!self.by_id.is_empty()).then_some(self.sums)),
+        }
+    }
+
+    fn list(&mut self, tasks: &Path) -> Result<(), HostError> {
+        let entries = match fs::read_dir(tasks) {
+            Ok(entries) => entries,
+            Err(error) if is_gone(&error) => {
+                self.by_id.clear();
+                return Ok(());
+            }
+            Err(source) => return Err(HostError::Read { path: tasks.to_owned(), source }),
+        };
+        let mut now = HashMap::with_capacity(self.by_id.len());
+        for entry in entries.flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| number(Some(name))) else { continue };
+            let known = self.by_id.remove(&id);
+            let mut thread = match known {
+                Some(thread) => thread,
+                None => match File::open(schedstat(tasks, id)) {
+                    Ok(schedstat) => Thread { schedstat, last: Sums::default() },
+                    // Gone already, or a kernel without the figure.
+                    Err(_) => continue,
+                },
+            };
+            self.switches(&mut thread, &tasks.join(id.to_string()).join("status"))?;
+            now.insert(id, thread);
+        }
+        self.by_id = now;
+        Ok(())
+    }
+
+    fn switches(&mut self, thread: &mut Thread, status: &Path) -> Result<(), HostError> {
+        let Some(text) = read_of_process(status)? else { return Ok(()) };
+        for (key, sum, last) in [
+            (
+                "voluntary_ctxt_switches:",
+                &mut self.sums.voluntary_switches,
+                &mut thread.last.voluntary_switches,
+            ),
+            (
+                "nonvoluntary_ctxt_switches:",
+                &mut self.sums.involuntary_switches,
+                &mut thread.last.involuntary_switches,
+            ),
+        ] {
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            if let Some(now) = number(line.map(str::trim)) {
+                advance(sum, last, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn schedstat(tasks: &Path, id: i32) -> PathBuf {
+    tasks.join(id.to_string()).join("schedstat")
+}
+
+/// Adds what came since `last`; less than that is the figure of another thread with the same number.
+fn advance(sum: &mut u64, last: &mut u64, now: u64) {
+    *sum = sum.saturating_add(now.checked_sub(*last).unwrap_or(now));
+    *last = now;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thread(process: &Path, id: i32, delay: u64, switches: (u64, u64)) {
+        let directory = process.join("task").join(id.to_string());
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("schedstat"), format!("5 {delay} 7\n")).unwrap();
+        let (voluntary, involuntary) = switches;
+        let status = format!(
+            "Name:\tx\nvoluntary_ctxt_switches:\t{voluntary}\nnonvoluntary_ctxt_switches:\t{involuntary}\n"
+        );
+        fs::write(directory.join("status"), status).unwrap();
+    }
+
+    #[test]
+    fn the_end_of_a_thread_does_not_turn_the_sums_back() {
+        let root = tempfile::tempdir().unwrap();
+        let mut threads = Threads::default();
+        let mut update = || threads.update(root.path(), Duration::ZERO).unwrap();
+        thread(root.path(), 1, 1_000, (10, 1));
+        thread(root.path(), 2, 2_000, (20, 2));
+        let sums = |delay_nanoseconds, voluntary_switches, involuntary_switches| {
+            Some(Sums { delay_nanoseconds, voluntary_switches, involuntary_switches })
+        };
+        assert_eq!(update(), sums(3_000, 30, 3));
+        fs::remove_dir_all(root.path().join("task/2")).unwrap();
+        thread(root.path(), 1, 1_500, (11, 1));
+        assert_eq!(update(), sums(3_500, 31, 3));
+        thread(root.path(), 1, 250, (2, 0));
+        assert_eq!(update(), sums(3_750, 33, 3), "less than before is another thread");
+        fs::remove_dir_all(root.path().join("task")).unwrap();
+        assert_eq!(update(), None);
+    }
+
+    #[test]
+    fn a_malformed_schedstat_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        thread(root.path(), 1, 1, (0, 0));
+        fs::write(root.path().join("task/1/schedstat"), "many").unwrap();
+        let error = Threads::default().update(root.path(), Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("task/1/schedstat") && error.contains("three counts"), "{error}");
+    }
+
+    #[test]
+    fn this_process_switches() {
+        let sums = Threads::default().update(Path::new("/proc/self"), Duration::ZERO).unwrap().unwrap();
+        assert!(sums.voluntary_switches + sums.involuntary_switches > 0);
+    }
+}
