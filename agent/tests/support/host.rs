@@ -5,7 +5,8 @@ use std::time::Duration;
 use tailgauge::model::host::{
     Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem, Host, Ip,
     Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, Settings, SocketUse,
-    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, Tcp as HostTcp, Throttling, Udp,
+    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp, Throttling, Udp,
+    UdpSockets,
 };
 
 pub(super) fn host() -> Host {
@@ -54,6 +55,10 @@ pub(super) fn host() -> Host {
             memory_bytes: Some(4096),
             memory_limit_bytes: None,
             oom_kills: Some(0),
+        }),
+        udp: Some(TailscaledUdp {
+            ipv4: UdpSockets { sockets: 1, receive_buffer_bytes: 7 << 20, drops: 5, ..UdpSockets::default() },
+            ipv6: UdpSockets::default(),
         }),
         devices: Some(NetworkDevices {
             count: 1,

@@ -14,6 +14,7 @@ mod network;
 mod settings;
 mod sockets;
 mod tailscaled;
+mod udp;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub use network::{Ip, Protocols, Softnet, Tcp, Udp};
 pub use settings::Settings;
 pub use sockets::{Conntrack, ConntrackStatistics, SocketUse};
 pub use tailscaled::Tailscaled;
+pub use udp::{TailscaledUdp, UdpSockets};
 
 /// Filled by `sources::host`, one field a collector.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +53,8 @@ pub struct Host {
     pub softnet: Option<Vec<Softnet>>,
     /// Collector `cgroup`; `None` while tailscaled does not run, too.
     pub cgroup: Option<Cgroup>,
+    /// Collector `udp`.
+    pub udp: Option<TailscaledUdp>,
     /// Collector `link`.
     pub devices: Option<NetworkDevices>,
     /// Collector `qdisc`: roots that can hold packets.

@@ -22,6 +22,7 @@ mod softirqs;
 mod softnet;
 mod sysctl;
 mod tailscaled;
+mod udp;
 mod vmstat;
 
 use std::collections::HashMap;
@@ -182,6 +183,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<softnet::SoftnetCollector>(),
     info::<sysctl::SysctlCollector>(),
     info::<tailscaled::TailscaledCollector>(),
+    info::<udp::UdpCollector>(),
     info::<vmstat::VmstatCollector>(),
 ];
 

@@ -1,7 +1,7 @@
 //! tailscaled: whether it answers, and what its process takes.
 
 use super::{Family, Section, View};
-use crate::model::host::{Cgroup, Tailscaled, Throttling};
+use crate::model::host::{Cgroup, Tailscaled, Throttling, UdpSockets};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -153,6 +153,54 @@ pub(super) const SECTION: Section = Section {
             samples: |view, samples| cgroup(view, samples, |cgroup| cgroup.oom_kills),
         },
         Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_udp_sockets",
+                &["family"],
+                "UDP sockets of tailscaled that wait for datagrams of anybody, known by their mark.",
+            ),
+            samples: |view, samples| udp(view, samples, |sum| sum.sockets),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_udp_receive_queue_bytes",
+                &["family"],
+                "Memory of datagrams that tailscaled has not read yet.",
+            ),
+            samples: |view, samples| udp(view, samples, |sum| sum.receive_queue_bytes),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_udp_receive_buffer_bytes",
+                &["family"],
+                "Memory that datagrams may take until tailscaled reads them.",
+            ),
+            samples: |view, samples| udp(view, samples, |sum| sum.receive_buffer_bytes),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_udp_transmit_queue_bytes",
+                &["family"],
+                "Memory of datagrams that wait to be sent.",
+            ),
+            samples: |view, samples| udp(view, samples, |sum| sum.transmit_queue_bytes),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_tailscaled_udp_transmit_buffer_bytes",
+                &["family"],
+                "Memory that datagrams to be sent may take.",
+            ),
+            samples: |view, samples| udp(view, samples, |sum| sum.transmit_buffer_bytes),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_udp_drops_total",
+                &["family"],
+                "Datagrams dropped because tailscaled did not read fast enough, since the agent first saw the socket.",
+            ),
+            samples: |view, samples| udp(view, samples, |sum| sum.drops),
+        },
+        Family {
             header: Header::gauge("tailgauge_tailscaled_threads", &[], "Threads of tailscaled."),
             samples: |view, samples| process(view, samples, |process| Some(process.threads)),
         },
@@ -221,4 +269,11 @@ fn cgroup(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Cgroup) -> Opti
 
 fn throttling(view: &View<'_>) -> Option<Throttling> {
     view.model.host.cgroup.and_then(|cgroup| cgroup.throttling)
+}
+
+fn udp(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&UdpSockets) -> u64) {
+    let Some(found) = &view.model.host.udp else { return };
+    for (family, sum) in [("ipv4", &found.ipv4), ("ipv6", &found.ipv6)] {
+        samples.sample().label("family", family).integer(value(sum));
+    }
 }

@@ -1,0 +1,159 @@
+//! tailscaled's UDP sockets, found now and then and read at any time.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::diag::{self, Memory, Socket};
+use crate::sources::host::HostError;
+use crate::sources::netlink::Netlink;
+
+/// How long the list of sockets is used; it is made anew at once when one of them is gone.
+const LIST_INTERVAL: Duration = Duration::from_secs(10);
+const OPERATION: &str = "ask for tailscaled's UDP sockets (sock_diag)";
+
+/// A socket and what was last read of it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sources) struct Known {
+    socket: Socket,
+    pub(in crate::sources) memory: Memory,
+}
+
+impl Known {
+    pub(in crate::sources) fn is_ipv6(&self) -> bool {
+        self.socket.family == libc::AF_INET6 as u8
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(in crate::sources) struct Sockets {
+    netlink: Option<Netlink>,
+    known: Vec<Known>,
+    listed: Option<Instant>,
+    drops: [u64; 2],
+}
+
+impl Sockets {
+    /// Reads every socket.
+    pub(in crate::sources) fn read(&mut self) -> Result<(), HostError> {
+        let mut netlink = match self.netlink.take() {
+            Some(netlink) => netlink,
+            None => Netlink::open(NETLINK_SOCK_DIAG).map_err(failed)?,
+        };
+        self.refresh(&mut netlink).map_err(failed)?;
+        // Kept only while it works: a late answer would be taken for that of the next request.
+        self.netlink = Some(netlink);
+        Ok(())
+    }
+
+    /// What was read last.
+    pub(in crate::sources) fn iter(&self) -> impl Iterator<Item = &Known> {
+        self.known.iter()
+    }
+
+    /// Datagrams dropped since each socket was first seen, IPv4 and IPv6, closed sockets included.
+    pub(in crate::sources) const fn drops(&self) -> [u64; 2] {
+        self.drops
+    }
+
+    fn refresh(&mut self, netlink: &mut Netlink) -> io::Result<()> {
+        if self.listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
+            self.list(netlink)?;
+        }
+        let before = self.known.len();
+        let mut kept = Vec::with_capacity(before);
+        for known in &self.known {
+            if let Some(memory) = diag::memory(netlink, &known.socket)? {
+                let new = memory.drops.wrapping_sub(known.memory.drops);
+                self.drops[usize::from(known.is_ipv6())] += u64::from(new);
+                kept.push(Known { memory, ..*known });
+            }
+        }
+        if kept.len() < before {
+            self.listed = None;
+        }
+        self.known = kept;
+        Ok(())
+    }
+
+    fn list(&mut self, netlink: &mut Netlink) -> io::Result<()> {
+        let mut known = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for socket in diag::marked(netlink, family as u8)? {
+                let same = self.known.iter().find(|other| other.socket.cookie() == socket.cookie());
+                known.push(match same {
+                    Some(same) => *same,
+                    // What it dropped before is not ours to count.
+                    None => Known { socket, memory: diag::memory(netlink, &socket)?.unwrap_or_default() },
+                });
+            }
+        }
+        self.known = known;
+        self.listed = Some(Instant::now());
+        Ok(())
+    }
+}
+
+fn failed(source: io::Error) -> HostError {
+    HostError::Netlink { operation: OPERATION, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use rustix::net::sockopt::set_socket_recv_buffer_size;
+
+    use super::*;
+
+    /// Marks `socket` as tailscaled marks its own; false without the right to.
+    fn mark(socket: &UdpSocket) -> bool {
+        socket2::SockRef::from(socket).set_mark(0x8_0000).is_ok()
+    }
+
+    #[test]
+    fn what_was_not_read_is_in_the_queue_and_what_had_no_room_is_dropped() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        if !mark(&receiver) {
+            eprintln!("skipped: SO_MARK needs CAP_NET_ADMIN");
+            return;
+        }
+        set_socket_recv_buffer_size(&receiver, 16 << 10).unwrap();
+        let port = receiver.local_addr().unwrap().port().to_be_bytes();
+        let mut sockets = Sockets::default();
+        sockets.read().unwrap();
+        let ours = |sockets: &Sockets| {
+            let found = sockets.iter().find(|known| known.socket.port() == port);
+            found.map(|known| known.memory)
+        };
+        let before = ours(&sockets).expect("marked and bound");
+        assert_eq!((before.receive_queue, before.drops), (0, 0));
+
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        const SENT: usize = 100;
+        for _ in 0..SENT {
+            sender.send_to(&[7; 1000], receiver.local_addr().unwrap()).unwrap();
+        }
+        sockets.read().unwrap();
+        let after = ours(&sockets).unwrap();
+        assert!(after.receive_queue > 0 && after.receive_queue <= after.receive_buffer + 4096, "{after:?}");
+        receiver.set_nonblocking(true).unwrap();
+        let received = std::iter::from_fn(|| receiver.recv(&mut [0; 2000]).ok()).count();
+        assert_eq!(after.drops as usize, SENT - received);
+        assert!(sockets.drops()[0] >= u64::from(after.drops) && after.drops > 0);
+        drop(receiver);
+        sockets.read().unwrap();
+        assert_eq!(ours(&sockets), None, "it is gone");
+    }
+
+    #[test]
+    fn a_socket_without_the_mark_is_not_tailscaled_s() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port().to_be_bytes();
+        let mut sockets = Sockets::default();
+        sockets.read().unwrap();
+        assert!(sockets.iter().all(|known| known.socket.port() != port));
+    }
+}
