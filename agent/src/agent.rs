@@ -18,6 +18,7 @@ use crate::outputs::http::{Limits, ListenError, Server, Site};
 use crate::outputs::own::SelfMetrics;
 use crate::sources::host::{HostSource, Paths, boot};
 use crate::sources::kernel::{self, DeviceWatch, KernelConfig, KernelError, KernelSource};
+use crate::sources::sampler::{self, Sampler};
 use crate::sources::tailscale::{self, TailscaleConfig};
 
 /// Name of the kernel source in the self metrics.
@@ -146,6 +147,10 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
 
     spawn_local(follow_devices(Rc::clone(&agent), watch));
     spawn_local(follow_tailscaled(Rc::clone(&agent), options.tailscale_socket.clone()));
+    if !options.sampler_interval.is_zero() {
+        let sampler = Sampler::new(paths(options), options.interface.clone(), options.sampler_interval);
+        spawn_local(take_samples(Rc::clone(&agent), sampler, options.sampler_interval));
+    }
 
     let handler = |kind| signal(kind).map_err(ServeError::Runtime);
     let mut terminate = handler(SignalKind::terminate())?;
@@ -186,16 +191,33 @@ fn state(options: &Options) -> Result<State, ServeError> {
         },
         handshake_timeout: options.tcp_handshake_timeout,
     })?;
-    let paths = Paths {
+    let host =
+        HostSource::new(paths(options), |collector| options.collectors.enabled.contains(collector.name));
+    let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };
+    model.host.boot = Some(boot());
+    Ok(State { model, kernel, host, host_read: None, grace: options.peer_grace })
+}
+
+fn paths(options: &Options) -> Paths {
+    Paths {
         procfs: options.path_procfs.clone(),
         sysfs: options.path_sysfs.clone(),
         rootfs: options.path_rootfs.clone(),
         localapi: options.tailscale_socket.clone(),
-    };
-    let host = HostSource::new(paths, |collector| options.collectors.enabled.contains(collector.name));
-    let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };
-    model.host.boot = Some(boot());
-    Ok(State { model, kernel, host, host_read: None, grace: options.peer_grace })
+    }
+}
+
+async fn take_samples(agent: Rc<Agent>, mut sampler: Sampler, every: Duration) {
+    let mut tick = interval(every);
+    // A burst of late samples would say nothing; those left out are counted.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        let started = Instant::now();
+        let mut state = agent.state.borrow_mut();
+        let success = sampler.sample(&mut state.model.sampled);
+        state.model.collectors.record(sampler::COLLECTOR, started, Instant::now(), success);
+    }
 }
 
 async fn follow_devices(agent: Rc<Agent>, mut watch: DeviceWatch) {

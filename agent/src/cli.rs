@@ -96,6 +96,17 @@ pub struct Options {
     )]
     pub peer_grace: Duration,
 
+    /// Time between two samples of CPUs, tailscaled and queues; 0s switches sampling off
+    #[arg(
+        long = "sampler.interval",
+        global = true,
+        env = "TAILGAUGE_SAMPLER_INTERVAL",
+        value_name = "DURATION",
+        default_value = "100ms",
+        value_parser = sampler_interval
+    )]
+    pub sampler_interval: Duration,
+
     /// Address to serve on, repeatable [default: loopback and this node's Tailscale addresses, port 10641]
     #[arg(
         long = "web.listen-address",
@@ -211,6 +222,15 @@ fn positive_duration(value: &str) -> Result<Duration, String> {
     }
 }
 
+/// Off, or an interval that the tick of the kernel's CPU accounting (4 or 10 ms) fits into.
+fn sampler_interval(value: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(value) {
+        Ok(duration) if duration.is_zero() || duration >= Duration::from_millis(20) => Ok(duration),
+        Ok(_) => Err("must be at least 20ms, or 0s for no samples".to_owned()),
+        Err(error) => Err(format!("{error}; write it like 100ms or 1s")),
+    }
+}
+
 /// `address:port`, or `:port` for every address as exporter-toolkit takes it.
 fn listen_address(value: &str) -> Result<std::net::SocketAddr, String> {
     let full = if value.starts_with(':') { format!("[::]{value}") } else { value.to_owned() };
@@ -258,6 +278,8 @@ mod tests {
             (vec!["--interface", "sixteen-bytes-xx"], "1 to 15 bytes"),
             (vec!["--max-peers", "0"], "1..=65534"),
             (vec!["--tcp.handshake-timeout", "soon"], "like 30s"),
+            (vec!["--sampler.interval", "1ms"], "at least 20ms"),
+            (vec!["--sampler.interval", "fast"], "like 100ms"),
             (vec!["--web.listen-address", "localhost"], "address:port"),
             (vec!["--log.level", "loud"], "debug, info, warn, error"),
             (vec!["--no-such-flag"], "unexpected argument"),

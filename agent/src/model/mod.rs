@@ -3,6 +3,7 @@
 pub mod collector;
 pub mod host;
 pub mod kernel;
+pub mod sampled;
 pub mod slots;
 pub mod synthetic;
 pub mod tailnet;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use collector::Collectors;
 use host::Host;
 use kernel::Kernel;
+use sampled::Sampled;
 use slots::SlotTable;
 use tailnet::Tailnet;
 
@@ -26,6 +28,8 @@ pub struct Model {
     pub kernel: Kernel,
     /// Filled by `sources::host`.
     pub host: Host,
+    /// Filled by `sources::sampler`.
+    pub sampled: Sampled,
     /// Health of every source.
     pub collectors: Collectors,
 }

@@ -4,4 +4,5 @@ mod clean;
 pub mod host;
 pub mod kernel;
 mod netlink;
+pub mod sampler;
 pub mod tailscale;

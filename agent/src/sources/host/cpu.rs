@@ -7,8 +7,20 @@ use super::{Collector, HostError, Paths};
 use crate::model::host::{Cpu, CpuTime, Host};
 
 /// Keeps /proc/stat open.
+#[derive(Debug, Default)]
+pub(in crate::sources) struct CpuReader(ProcFile);
+
+impl CpuReader {
+    /// Reads once.
+    pub(in crate::sources) fn read(&mut self, paths: &Paths) -> Result<Cpu, HostError> {
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        self.0.parse(&paths.procfs, "stat", |text| parse(text, ticks))
+    }
+}
+
+/// Reads /proc/stat.
 #[derive(Default)]
-pub(super) struct CpuCollector(ProcFile);
+pub(super) struct CpuCollector(CpuReader);
 
 impl Collector for CpuCollector {
     const NAME: &'static str = "cpu";
@@ -20,8 +32,7 @@ impl Collector for CpuCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Cpu>, HostError> {
-        let ticks = rustix::param::clock_ticks_per_second() as f64;
-        self.0.parse(&paths.procfs, "stat", |text| parse(text, ticks)).map(Some)
+        self.0.read(paths).map(Some)
     }
 }
 

@@ -34,6 +34,11 @@ use crate::model::collector::Collectors;
 use crate::model::host::Host;
 
 pub use boot::boot;
+pub(super) use cpu::CpuReader;
+pub(super) use pressure::PressureReader;
+pub(super) use qdisc::root as root_qdisc;
+pub(super) use tailscaled::{Finder, Process, Threads};
+pub(super) use udp::Sockets as UdpSockets;
 
 /// Where the host's file systems are found (`--path.procfs`, `--path.sysfs`, `--path.rootfs`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,11 +192,14 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<vmstat::VmstatCollector>(),
 ];
 
+/// What was last complained of, by what it is about.
+pub(super) type Complaints = HashMap<&'static str, String>;
+
 /// The collectors that are switched on, with what they keep between runs.
 pub struct HostSource {
     paths: Paths,
     collectors: Vec<(&'static str, Box<dyn Run>)>,
-    complaints: HashMap<&'static str, String>,
+    complaints: Complaints,
 }
 
 impl HostSource {
@@ -200,7 +208,7 @@ impl HostSource {
     pub fn new(paths: Paths, enabled: impl Fn(&CollectorInfo) -> bool) -> Self {
         let collectors =
             COLLECTORS.iter().filter(|info| enabled(info)).map(|info| (info.name, (info.create)())).collect();
-        Self { paths, collectors, complaints: HashMap::new() }
+        Self { paths, collectors, complaints: Complaints::default() }
     }
 
     /// Runs every collector once: fills `host`, notes duration and success under the collector's name. A
@@ -221,7 +229,7 @@ fn malformed(path: PathBuf, expected: &'static str, text: &str) -> HostError {
 }
 
 /// Logs an error when it is new for this collector, and its end.
-fn complain(complaints: &mut HashMap<&'static str, String>, name: &'static str, error: Option<HostError>) {
+pub(super) fn complain(complaints: &mut Complaints, name: &'static str, error: Option<HostError>) {
     let Some(error) = error else {
         if complaints.remove(name).is_some() {
             tracing::info!(collector = name, "works again");

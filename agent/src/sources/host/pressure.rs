@@ -6,10 +6,21 @@ use super::proc_file::{Bad, ProcFile, number};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Pressure, Stall};
 
+/// Keeps /proc/pressure/cpu open.
+#[derive(Debug, Default)]
+pub(in crate::sources) struct PressureReader(ProcFile);
+
+impl PressureReader {
+    /// Reads who waited for a CPU.
+    pub(in crate::sources) fn cpu(&mut self, paths: &Paths) -> Result<Stall, HostError> {
+        self.0.parse(&paths.procfs, "pressure/cpu", parse)
+    }
+}
+
 /// Keeps the files open.
 #[derive(Default)]
 pub(super) struct PressureCollector {
-    cpu: ProcFile,
+    cpu: PressureReader,
     memory: ProcFile,
     io: ProcFile,
     irq: ProcFile,
@@ -26,7 +37,7 @@ impl Collector for PressureCollector {
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Pressure>, HostError> {
         Ok(Some(Pressure {
-            cpu: Some(self.cpu.parse(&paths.procfs, "pressure/cpu", parse)?),
+            cpu: Some(self.cpu.cpu(paths)?),
             memory: Some(self.memory.parse(&paths.procfs, "pressure/memory", parse)?),
             io: Some(self.io.parse(&paths.procfs, "pressure/io", parse)?),
             irq: match self.irq.parse(&paths.procfs, "pressure/irq", parse_irq) {

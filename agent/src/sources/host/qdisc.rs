@@ -1,5 +1,7 @@
 //! Collector `qdisc`: root queueing disciplines by RTM_GETQDISC (`tc_fill_qdisc` in net/sched/sch_api.c).
 
+use std::io;
+
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -8,7 +10,7 @@ use super::route::Route;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Qdisc};
 use crate::sources::clean;
-use crate::sources::netlink::attributes;
+use crate::sources::netlink::{Netlink, attributes};
 
 /// `struct tcmsg`.
 const HEADER_BYTES: usize = 20;
@@ -50,6 +52,19 @@ impl Collector for QdiscCollector {
             }
         })?;
         Ok(Some(found))
+    }
+}
+
+/// Root of one device, without its device's name; `None` when it cannot hold packets, or the device is gone.
+pub(in crate::sources) fn root(netlink: &mut Netlink, index: u32) -> io::Result<Option<Qdisc>> {
+    let mut request = [0; HEADER_BYTES];
+    request[4..8].copy_from_slice(&index.to_ne_bytes());
+    request[12..16].copy_from_slice(&ROOT.to_ne_bytes());
+    let mut found = None;
+    match netlink.request(libc::RTM_GETQDISC, 0, &request, |_, body| found = parse(body)) {
+        Ok(()) => Ok(found.map(|(_, qdisc)| qdisc)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) fn find(netlink: &mut Netlink, name: &str) -> io::Result<Option<Link>
 }
 
 /// Counters of a device since it exists; `None` when it is gone. Allocates nothing.
-pub(super) fn counters(netlink: &mut Netlink, index: u32) -> io::Result<Option<DeviceCounters>> {
+pub(in crate::sources) fn counters(netlink: &mut Netlink, index: u32) -> io::Result<Option<DeviceCounters>> {
     let mut body = [0; STATS_HEADER_BYTES];
     body[4..8].copy_from_slice(&index.to_ne_bytes());
     body[8..12].copy_from_slice(&(1u32 << (STATS_LINK_64 - 1)).to_ne_bytes());

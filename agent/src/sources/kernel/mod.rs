@@ -16,7 +16,7 @@
 mod attachment;
 mod batch;
 mod coverage;
-mod device;
+pub(super) mod device;
 mod error;
 mod filters;
 mod hooks;

@@ -13,8 +13,8 @@ use super::proc_file::{number, read_of_process};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Tailscaled};
 
-pub(super) use process::{Finder, Process};
-pub(super) use threads::Threads;
+pub(in crate::sources) use process::{Finder, Process};
+pub(in crate::sources) use threads::Threads;
 
 /// Scrapes closer together than this share a list of threads.
 const THREADS_INTERVAL: Duration = Duration::from_millis(500);

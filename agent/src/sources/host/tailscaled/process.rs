@@ -18,16 +18,16 @@ const SEARCH_EVERY: u32 = 10;
 
 /// A process, told apart from a later one with the same id by its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sources::host) struct Process {
-    pub(in crate::sources::host) pid: i32,
-    pub(in crate::sources::host) started_ticks: u64,
+pub(in crate::sources) struct Process {
+    pub(in crate::sources) pid: i32,
+    pub(in crate::sources) started_ticks: u64,
     /// Since the Unix epoch.
-    pub(in crate::sources::host) start_time: Duration,
+    pub(in crate::sources) start_time: Duration,
 }
 
 /// Remembers which process it was.
 #[derive(Debug, Default)]
-pub(in crate::sources::host) struct Finder {
+pub(in crate::sources) struct Finder {
     known: Option<Process>,
     boot_time: ProcFile,
     /// How many look-ups may pass before the next search.
@@ -36,10 +36,7 @@ pub(in crate::sources::host) struct Finder {
 
 impl Finder {
     /// tailscaled and its /proc/PID/stat, if it runs.
-    pub(in crate::sources::host) fn find(
-        &mut self,
-        paths: &Paths,
-    ) -> Result<Option<(Process, Stat)>, HostError> {
+    pub(in crate::sources) fn find(&mut self, paths: &Paths) -> Result<Option<(Process, Stat)>, HostError> {
         if let Some(known) = self.known.take()
             && let Some(stat) = read_stat(&paths.procfs, known.pid)?
             && stat.started_ticks == known.started_ticks
@@ -141,13 +138,13 @@ fn by_name(procfs: &Path) -> Result<Option<(i32, Stat)>, HostError> {
 
 /// What is used of /proc/PID/stat.
 #[derive(Debug, PartialEq)]
-pub(in crate::sources::host) struct Stat {
-    pub(in crate::sources::host) user_seconds: f64,
-    pub(in crate::sources::host) system_seconds: f64,
-    pub(in crate::sources::host) threads: u64,
-    pub(in crate::sources::host) started_ticks: u64,
-    pub(in crate::sources::host) virtual_bytes: u64,
-    pub(in crate::sources::host) resident_bytes: u64,
+pub(in crate::sources) struct Stat {
+    pub(in crate::sources) user_seconds: f64,
+    pub(in crate::sources) system_seconds: f64,
+    pub(in crate::sources) threads: u64,
+    pub(in crate::sources) started_ticks: u64,
+    pub(in crate::sources) virtual_bytes: u64,
+    pub(in crate::sources) resident_bytes: u64,
 }
 
 pub(super) fn read_stat(procfs: &Path, pid: i32) -> Result<Option<Stat>, HostError> {

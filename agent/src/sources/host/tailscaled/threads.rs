@@ -20,13 +20,15 @@ const SCHEDSTAT_BYTES: usize = 128;
 
 /// Sums over the threads that are, and those that were since this began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::sources::host) struct Sums {
+pub(in crate::sources) struct Sums {
     /// Time that threads were ready to run and had to wait.
-    pub(in crate::sources::host) delay_nanoseconds: u64,
+    pub(in crate::sources) delay_nanoseconds: u64,
+    /// Time that threads ran.
+    pub(in crate::sources) run_nanoseconds: u64,
     /// Times that a thread gave its CPU up by itself.
-    pub(in crate::sources::host) voluntary_switches: u64,
+    pub(in crate::sources) voluntary_switches: u64,
     /// Times that a thread was made to give its CPU up.
-    pub(in crate::sources::host) involuntary_switches: u64,
+    pub(in crate::sources) involuntary_switches: u64,
 }
 
 /// Last figures of a thread, with its open schedstat.
@@ -38,7 +40,7 @@ struct Thread {
 
 /// Threads of one process.
 #[derive(Debug, Default)]
-pub(in crate::sources::host) struct Threads {
+pub(in crate::sources) struct Threads {
     by_id: HashMap<i32, Thread>,
     sums: Sums,
     listed: Option<Instant>,
@@ -47,7 +49,7 @@ pub(in crate::sources::host) struct Threads {
 impl Threads {
     /// Sums so far; `None` when the kernel keeps no run-queue delay. Threads are listed anew when the last list is
     /// older than `interval`: a thread that comes and goes in between is not seen.
-    pub(in crate::sources::host) fn update(
+    pub(in crate::sources) fn update(
         &mut self,
         process: &Path,
         interval: Duration,
@@ -65,6 +67,11 @@ impl Threads {
                     let text = String::from_utf8_lossy(&buffer[..length]);
                     match Schedstat::from_read(text.as_bytes()) {
                         Ok(stat) => {
+                            advance(
+                                &mut self.sums.run_nanoseconds,
+                                &mut thread.last.run_nanoseconds,
+                                stat.sum_exec_runtime,
+                            );
                             advance(
                                 &mut self.sums.delay_nanoseconds,
                                 &mut thread.last.delay_nanoseconds,
@@ -168,15 +175,15 @@ mod tests {
         let mut update = || threads.update(root.path(), Duration::ZERO).unwrap();
         thread(root.path(), 1, 1_000, (10, 1));
         thread(root.path(), 2, 2_000, (20, 2));
-        let sums = |delay_nanoseconds, voluntary_switches, involuntary_switches| {
-            Some(Sums { delay_nanoseconds, voluntary_switches, involuntary_switches })
+        let sums = |delay_nanoseconds, run_nanoseconds, voluntary_switches, involuntary_switches| {
+            Some(Sums { delay_nanoseconds, run_nanoseconds, voluntary_switches, involuntary_switches })
         };
-        assert_eq!(update(), sums(3_000, 30, 3));
+        assert_eq!(update(), sums(3_000, 10, 30, 3));
         fs::remove_dir_all(root.path().join("task/2")).unwrap();
         thread(root.path(), 1, 1_500, (11, 1));
-        assert_eq!(update(), sums(3_500, 31, 3));
+        assert_eq!(update(), sums(3_500, 10, 31, 3));
         thread(root.path(), 1, 250, (2, 0));
-        assert_eq!(update(), sums(3_750, 33, 3), "less than before is another thread");
+        assert_eq!(update(), sums(3_750, 10, 33, 3), "less than before is another thread");
         fs::remove_dir_all(root.path().join("task")).unwrap();
         assert_eq!(update(), None);
     }

@@ -1,0 +1,101 @@
+//! Each CPU's time, and how long tasks waited for one.
+
+use super::{Elapsed, since, unless_unavailable};
+use crate::model::host::CpuTime;
+use crate::model::sampled::{Distribution, RATIO_BOUNDS, Sampled, SampledCpu};
+use crate::sources::host::{CpuReader, HostError, Paths, PressureReader};
+
+/// What was read before.
+#[derive(Debug, Default)]
+pub(super) struct Cpus {
+    reader: CpuReader,
+    last: Vec<(u32, CpuTime)>,
+    pressure: PressureReader,
+    waited_microseconds: Option<u64>,
+}
+
+impl Cpus {
+    pub(super) fn sample(
+        &mut self,
+        paths: &Paths,
+        elapsed: Option<Elapsed>,
+        into: &mut Sampled,
+    ) -> Result<(), HostError> {
+        let waiting = self.waiting(paths, elapsed, into);
+        let now = self.reader.read(paths)?.per_cpu;
+        for (number, time) in &now {
+            let Some((_, before)) = self.last.iter().find(|(other, _)| other == number) else { continue };
+            let (Some(elapsed), Some((busy, softirq))) = (elapsed, shares(before, time)) else { continue };
+            let cpu = row(&mut into.cpus, *number);
+            cpu.busy.add(elapsed.second, busy);
+            cpu.softirq.add(elapsed.second, softirq);
+        }
+        self.last = now;
+        unless_unavailable(waiting)
+    }
+
+    fn waiting(
+        &mut self,
+        paths: &Paths,
+        elapsed: Option<Elapsed>,
+        into: &mut Sampled,
+    ) -> Result<(), HostError> {
+        let some = self.pressure.cpu(paths)?.some_seconds;
+        let waited = since(&mut self.waited_microseconds, (some * 1e6).round() as u64);
+        if let Some((elapsed, waited)) = elapsed.zip(waited) {
+            into.cpu_waiting.add(elapsed.second, waited as f64 / 1e6 / elapsed.seconds);
+        }
+        Ok(())
+    }
+}
+
+/// Parts of the time that the kernel accounted for: busy, and in soft interrupts. `None` when a clock went back, as
+/// idle time does by itself and all of them do when a CPU returns, and when no tick passed.
+fn shares(before: &CpuTime, now: &CpuTime) -> Option<(f64, f64)> {
+    let mut total = 0.0;
+    for ((_, before), (_, now)) in before.modes().iter().zip(now.modes()) {
+        if now < *before {
+            return None;
+        }
+        total += now - before;
+    }
+    let idle = (now.idle - before.idle) + (now.iowait - before.iowait);
+    (total > 0.0).then(|| (((total - idle) / total).max(0.0), (now.softirq - before.softirq) / total))
+}
+
+fn row(cpus: &mut Vec<SampledCpu>, number: u32) -> &mut SampledCpu {
+    let place = cpus.binary_search_by_key(&number, |cpu| cpu.cpu).unwrap_or_else(|place| {
+        let none = || Distribution::new(RATIO_BOUNDS);
+        cpus.insert(place, SampledCpu { cpu: number, busy: none(), softirq: none() });
+        place
+    });
+    &mut cpus[place]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(user: f64, idle: f64, softirq: f64) -> CpuTime {
+        CpuTime { user, idle, softirq, ..CpuTime::default() }
+    }
+
+    #[test]
+    fn shares_are_of_what_was_accounted_for() {
+        let before = time(1.0, 5.0, 0.5);
+        let (busy, softirq) = shares(&before, &time(1.04, 5.02, 0.54)).unwrap();
+        assert!((busy - 0.8).abs() < 1e-9 && (softirq - 0.4).abs() < 1e-9, "{busy} {softirq}");
+        assert_eq!(shares(&before, &time(1.1, 4.9, 0.5)), None, "idle time went back");
+        assert_eq!(shares(&before, &before), None, "no tick");
+    }
+
+    #[test]
+    fn a_cpu_that_returns_is_the_same_row() {
+        let mut cpus = Vec::new();
+        for number in [2, 0, 2] {
+            row(&mut cpus, number).busy.add(0, 0.5);
+        }
+        let counts: Vec<_> = cpus.iter().map(|cpu| (cpu.cpu, cpu.busy.count())).collect();
+        assert_eq!(counts, [(0, 1), (2, 2)]);
+    }
+}
