@@ -4,14 +4,19 @@
 //! in an unknown shape must not cost us the device.
 
 use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use netlink_packet_core::{NLA_TYPE_MASK, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 /// The kernel fills at most 32 KiB of a dump at a time.
 const BUFFER_BYTES: usize = 32 * 1024;
 /// `NLM_F_DUMP_INTR`: the dumped objects changed meanwhile.
 const DUMP_INTERRUPTED: u16 = 0x10;
+/// The kernel answers before `send` returns; a request that it leaves unanswered must not stop the agent.
+const PATIENCE: Duration = Duration::from_secs(1);
 const HEADER_BYTES: usize = 16;
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
 
@@ -29,6 +34,7 @@ impl Netlink {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
+        set_socket_timeout(socket.as_fd(), Timeout::Recv, Some(PATIENCE))?;
         Ok(Self { socket, request: Vec::with_capacity(128), buffer: vec![0; BUFFER_BYTES], sequence: 0 })
     }
 
@@ -181,6 +187,18 @@ mod tests {
         body.extend_from_slice(&[1, 0, 9]);
         let found: Vec<_> = attributes(&body).collect();
         assert_eq!(found, vec![(3, &b"tailscale0\0"[..]), (23, &[7u8; 8][..])]);
+    }
+
+    #[test]
+    fn a_request_without_an_answer_ends() {
+        let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
+        // The root of lo is no queue, and the kernel says nothing about it.
+        let mut body = [0; 20];
+        body[4..8].copy_from_slice(&1u32.to_ne_bytes());
+        body[12..16].copy_from_slice(&u32::MAX.to_ne_bytes());
+        let error = netlink.request(libc::RTM_GETQDISC, 0, &body, |_, _| ()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        netlink.request(libc::RTM_GETQDISC, libc::NLM_F_ACK as u16, &body, |_, _| ()).unwrap();
     }
 
     #[test]
