@@ -47,7 +47,7 @@ pub const KERNEL_OBJECT: &[Need] = &[
 
 /// What builds bpf-linker, needed only while that is missing.
 const LINKER: &[Need] = &[
-    Need { present: "/usr/lib/llvm-22/bin/llvm-config", package: "llvm-22-dev" },
+    Need { present: "/usr/lib/llvm-22/lib/libLLVM.so", package: "llvm-22-dev" },
     Need { present: "/usr/include/zstd.h", package: "libzstd-dev" },
     Need { present: "/usr/lib/llvm-22/lib/libPolly.a", package: "libpolly-22-dev" },
 ];
