@@ -4,8 +4,12 @@ use std::time::{Duration, Instant};
 
 /// Aligned seconds whose maxima are kept: a peak covers at least one second less.
 const PEAK_SECONDS: usize = 16;
-/// Upper bounds for parts of a whole and for seconds a second.
-pub const RATIO_BOUNDS: &[f64] = &[0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 2.0, 4.0];
+/// No second.
+const NEVER: u64 = u64::MAX;
+/// Upper bounds for parts of a whole.
+pub const PART_BOUNDS: &[f64] = &[0.1, 0.25, 0.5, 0.75, 0.9];
+/// Upper bounds for seconds a second, added up over threads.
+pub const RATE_BOUNDS: &[f64] = &[0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 4.0, 8.0];
 /// Upper bounds for packets.
 pub const PACKET_BOUNDS: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0];
 /// Upper bounds for bytes that wait.
@@ -18,7 +22,7 @@ pub struct Distribution {
     /// By bound, then those above the last; not cumulative.
     buckets: Vec<u64>,
     sum: f64,
-    /// Second since the sampler began, and its largest sample.
+    /// Second since the sampler began ([`NEVER`] before the first), and its largest sample.
     peaks: [(u64, f64); PEAK_SECONDS],
 }
 
@@ -26,7 +30,7 @@ impl Distribution {
     /// No samples yet.
     #[must_use]
     pub fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, buckets: vec![0; bounds.len() + 1], sum: 0.0, peaks: [(0, 0.0); PEAK_SECONDS] }
+        Self { bounds, buckets: vec![0; bounds.len() + 1], sum: 0.0, peaks: [(NEVER, 0.0); PEAK_SECONDS] }
     }
 
     /// Adds a sample taken in `second` since the sampler began.
@@ -58,15 +62,13 @@ impl Distribution {
         self.sum
     }
 
-    /// Largest sample of the running second and the 15 before it; `None` when there was none.
+    /// Largest sample of the running second and the 15 before it; `None` when there was none: what cannot be
+    /// sampled now is unknown.
     #[must_use]
     pub fn peak(&self, second: u64) -> Option<f64> {
-        if self.count() == 0 {
-            return None;
-        }
         let oldest = (second + 1).saturating_sub(PEAK_SECONDS as u64);
         let recent = self.peaks.iter().filter(|(at, _)| (oldest..=second).contains(at));
-        Some(recent.map(|(_, value)| *value).fold(0.0, f64::max))
+        recent.map(|(_, value)| *value).reduce(f64::max)
     }
 }
 
@@ -112,7 +114,8 @@ pub struct Sampled {
 
 impl Default for Sampled {
     fn default() -> Self {
-        let ratio = || Distribution::new(RATIO_BOUNDS);
+        let part = || Distribution::new(PART_BOUNDS);
+        let rate = || Distribution::new(RATE_BOUNDS);
         Self {
             began: Instant::now(),
             interval: Duration::ZERO,
@@ -120,12 +123,12 @@ impl Default for Sampled {
             missed: 0,
             cpu_time: Duration::ZERO,
             cpus: Vec::new(),
-            tailscaled_cpu: ratio(),
-            tailscaled_delay: ratio(),
-            udp_receive_queue: ratio(),
+            tailscaled_cpu: rate(),
+            tailscaled_delay: rate(),
+            udp_receive_queue: part(),
             tunnel_drops: Distribution::new(PACKET_BOUNDS),
             qdisc_backlog: Vec::new(),
-            cpu_waiting: ratio(),
+            cpu_waiting: part(),
         }
     }
 }
@@ -155,8 +158,9 @@ mod tests {
 
     #[test]
     fn a_peak_stays_for_fifteen_seconds_and_reading_does_not_take_it() {
-        let mut samples = Distribution::new(RATIO_BOUNDS);
+        let mut samples = Distribution::new(PART_BOUNDS);
         assert_eq!(samples.peak(0), None);
+        assert_eq!(Distribution::new(PART_BOUNDS).peak(u64::MAX - 1), None);
         samples.add(100, 0.9);
         samples.add(100, 0.2);
         for second in 101..=115 {
@@ -165,6 +169,6 @@ mod tests {
         }
         samples.add(116, 0.1);
         assert_eq!(samples.peak(116), Some(0.1));
-        assert_eq!(samples.peak(500), Some(0.0), "nothing lately");
+        assert_eq!(samples.peak(500), None, "nothing lately");
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tailgauge::model::kernel::{Coverage, DeviceCounters, Hook, HookMode, MapUse, ProgramRun, SlotCounters};
+use tailgauge::model::sampled::{BYTE_BOUNDS, Distribution, PART_BOUNDS, Sampled, SampledCpu};
 use tailgauge::model::slots::SlotTable;
 use tailgauge::model::tailnet::Tailnet;
 use tailgauge::model::{Model, synthetic};
@@ -30,12 +31,43 @@ pub(crate) fn rich_model(now: Instant) -> Model {
     model.tailnet = Arc::new(Tailnet { peers: known, ..(*model.tailnet).clone() });
     fill_kernel(&mut model);
     model.host = super::host::host();
+    model.sampled = sampled(now);
     let start = now - Duration::from_secs(10);
     model.collectors.record("kernel", start, start + Duration::from_micros(250), true);
     model.collectors.record("tailscale", start, start + Duration::from_millis(3), true);
     model.collectors.record("tailscale", now, now + Duration::from_secs(1), false);
     model.collectors.record("softnet", start, start, false);
     model
+}
+
+/// One sample of everything, twenty seconds ago, and a small one now of what can still be sampled.
+fn sampled(now: Instant) -> Sampled {
+    let mut sampled = Sampled {
+        began: now - Duration::from_secs(100),
+        interval: Duration::from_millis(100),
+        samples: 1000,
+        missed: 3,
+        cpu_time: Duration::from_micros(80_500),
+        ..Sampled::default()
+    };
+    let cpu = |number| {
+        let none = || Distribution::new(PART_BOUNDS);
+        SampledCpu { cpu: number, busy: none(), softirq: none() }
+    };
+    sampled.cpus = vec![cpu(0), cpu(1)];
+    sampled.qdisc_backlog = vec![("eth0".to_owned(), Distribution::new(BYTE_BOUNDS))];
+    for (second, part) in [(80, 0.875), (100, 0.125)] {
+        sampled.cpus[0].busy.add(second, part);
+        sampled.cpus[0].softirq.add(second, part / 2.0);
+        sampled.cpu_waiting.add(second, part);
+        sampled.tailscaled_cpu.add(second, part * 2.0);
+        sampled.udp_receive_queue.add(second, part);
+        sampled.tunnel_drops.add(second, (part * 8.0).floor());
+        sampled.qdisc_backlog[0].1.add(second, part * 100_000.0);
+    }
+    // A CPU that went offline.
+    sampled.cpus[1].busy.add(80, 1.0);
+    sampled
 }
 
 fn fill_kernel(model: &mut Model) {

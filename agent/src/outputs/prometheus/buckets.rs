@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 
 use tailgauge_ebpf::histogram::{index, upper_bound};
 
+use crate::model::sampled::{BYTE_BOUNDS, PACKET_BOUNDS, PART_BOUNDS, RATE_BOUNDS};
+
 /// Exported bounds of one kind of histogram.
 #[derive(Debug)]
 pub(crate) struct Buckets {
@@ -107,6 +109,22 @@ impl Buckets {
     }
 }
 
+/// `le="…"` of the bounds of a [`Distribution`](crate::model::sampled::Distribution).
+pub(super) type Labels = LazyLock<Vec<Vec<u8>>>;
+
+/// Sampled parts of a whole.
+pub(super) static SAMPLED_PART: Labels = LazyLock::new(|| labels(PART_BOUNDS));
+/// Sampled seconds a second.
+pub(super) static SAMPLED_RATE: Labels = LazyLock::new(|| labels(RATE_BOUNDS));
+/// Sampled packets.
+pub(super) static SAMPLED_PACKETS: Labels = LazyLock::new(|| labels(PACKET_BOUNDS));
+/// Sampled bytes.
+pub(super) static SAMPLED_BYTES: Labels = LazyLock::new(|| labels(BYTE_BOUNDS));
+
+fn labels(bounds: &[f64]) -> Vec<Vec<u8>> {
+    bounds.iter().map(|bound| format!("le=\"{}\"", canonical(*bound)).into_bytes()).collect()
+}
+
 /// A number as OpenMetrics wants it in `le` (the shortest digits, exponent form from 1e+06 on, always marked as
 /// a float). Text 0.0.4 gets the same, so that a change of format does not make new series.
 fn canonical(value: f64) -> String {
@@ -147,6 +165,7 @@ mod tests {
         for (value, text) in [
             (0.000255, "0.000255"),
             (0.0000255, "2.55e-05"),
+            (0.0, "0.0"),
             (1.0, "1.0"),
             (16777.215, "16777.215"),
             (131071.0, "131071.0"),

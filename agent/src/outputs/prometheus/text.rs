@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use super::buckets::Buckets;
 use super::family::Header;
 use super::format::Format;
+use crate::model::sampled::Distribution;
 use tailgauge_ebpf::histogram::Histogram;
 
 /// Appends a family; nothing at all when `write` has no sample.
@@ -78,6 +79,23 @@ impl Samples<'_> {
         self.part("_count", labels).integer(cumulative);
     }
 
+    /// Classic buckets, sum and count of samples. `label` is a name and a value; `bounds` are those that the samples
+    /// were sorted by, rendered.
+    pub(crate) fn distribution(
+        &mut self,
+        label: Option<(&str, &str)>,
+        distribution: &Distribution,
+        bounds: &[Vec<u8>],
+    ) {
+        for (bound, (_, count)) in bounds.iter().zip(distribution.cumulative()) {
+            self.part("_bucket", [b"", b""]).optional(label).rendered(bound).integer(count);
+        }
+        let count = distribution.count();
+        self.part("_bucket", [b"", b""]).optional(label).rendered(b"le=\"+Inf\"").integer(count);
+        self.part("_sum", [b"", b""]).optional(label).float(distribution.sum());
+        self.part("_count", [b"", b""]).optional(label).integer(count);
+    }
+
     #[inline]
     fn part(&mut self, suffix: &str, [first, second]: [&[u8]; 2]) -> Line<'_> {
         self.out.extend_from_slice(self.name.as_bytes());
@@ -111,6 +129,14 @@ impl Line<'_> {
         self.separate();
         label(self.out, name, value);
         self
+    }
+
+    /// Adds a label, if there is one.
+    fn optional(self, label: Option<(&str, &str)>) -> Self {
+        match label {
+            Some((name, value)) => self.label(name, value),
+            None => self,
+        }
     }
 
     /// Adds a label whose value is a number.

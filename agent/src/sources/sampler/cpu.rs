@@ -2,7 +2,7 @@
 
 use super::{Elapsed, since, unless_unavailable};
 use crate::model::host::CpuTime;
-use crate::model::sampled::{Distribution, RATIO_BOUNDS, Sampled, SampledCpu};
+use crate::model::sampled::{Distribution, PART_BOUNDS, Sampled, SampledCpu};
 use crate::sources::host::{CpuReader, HostError, Paths, PressureReader};
 
 /// What was read before.
@@ -65,7 +65,7 @@ fn shares(before: &CpuTime, now: &CpuTime) -> Option<(f64, f64)> {
 
 fn row(cpus: &mut Vec<SampledCpu>, number: u32) -> &mut SampledCpu {
     let place = cpus.binary_search_by_key(&number, |cpu| cpu.cpu).unwrap_or_else(|place| {
-        let none = || Distribution::new(RATIO_BOUNDS);
+        let none = || Distribution::new(PART_BOUNDS);
         cpus.insert(place, SampledCpu { cpu: number, busy: none(), softirq: none() });
         place
     });

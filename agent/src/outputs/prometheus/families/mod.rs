@@ -6,6 +6,7 @@ mod disk;
 mod host;
 mod network;
 mod peer;
+mod sampled;
 mod settings;
 mod sockets;
 mod tailscaled;
@@ -53,6 +54,7 @@ pub(super) const SECTIONS: &[Section] = &[
     tunnel::SECTION,
     tailscaled::SECTION,
     host::SECTION,
+    sampled::SECTION,
     disk::SECTION,
     devices::SECTION,
     network::SECTION,
