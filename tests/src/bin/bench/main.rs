@@ -4,6 +4,7 @@ mod allocations;
 mod device;
 mod encode;
 mod footprint;
+mod host;
 mod process;
 mod programs;
 mod read;
