@@ -37,7 +37,7 @@ pub use boot::boot;
 pub(super) use cpu::CpuReader;
 pub(super) use pressure::PressureReader;
 pub(super) use qdisc::root as root_qdisc;
-pub(super) use tailscaled::{Finder, Process, Threads};
+pub(super) use tailscaled::{Finder, Process, Stat, Threads};
 pub(super) use udp::Sockets as UdpSockets;
 
 /// Where the host's file systems are found (`--path.procfs`, `--path.sysfs`, `--path.rootfs`).

@@ -3,6 +3,7 @@
 //!
 //! Every part stands alone: what this host does not offer is not sampled, and takes no other part down.
 
+mod clock;
 mod cpu;
 mod process;
 mod queues;
