@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem, Host, Ip,
-    Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, Settings, SocketUse,
-    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp, Throttling, Udp,
-    UdpSockets,
+    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceSettings, DeviceTraffic, Disk,
+    DriverStatistics, Filesystem, Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure,
+    Protocols, Qdisc, Settings, Sizes, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled,
+    TailscaledUdp, Tcp as HostTcp, Throttling, Udp, UdpSockets,
 };
 
 pub(super) fn host() -> Host {
@@ -68,12 +68,33 @@ pub(super) fn host() -> Host {
                 operational_state: "unknown",
                 up: true,
                 mtu: Some(1280),
+                gso_max_bytes: Some(65_536),
                 speed_megabits: Some(1000),
                 duplex: Some("full"),
                 transmit: DeviceTraffic { bytes: 100, packets: 2, errors: 0, dropped: 1 },
                 ..NetworkDevice::default()
             }],
         }),
+        device_settings: Some(
+            [DeviceSettings {
+                device: "eth0".to_owned(),
+                offloads: vec![("rx-gro-list", false), ("rx-udp-gro-forwarding", true)],
+                receive_ring: Sizes { now: Some(256), most: Some(1024) },
+                transmit_ring: Sizes { now: Some(512), most: Some(2048) },
+                receive_queues: Sizes { now: Some(1), most: Some(2) },
+                transmit_queues: Sizes { now: Some(3), most: Some(4) },
+                receive_pause: Some(true),
+                transmit_pause: Some(false),
+            }]
+            .into(),
+        ),
+        driver_statistics: Some(vec![DriverStatistics {
+            device: "eth0".to_owned(),
+            losses: vec![("rx_drops".into(), 8), ("tx_timeouts".into(), 0)],
+            allowances_exceeded: vec![("bw_in".into(), 9)],
+            allowances_available: vec![("conntrack".into(), 1000)],
+            found: 4,
+        }]),
         qdiscs: Some(vec![Qdisc {
             device: "eth0".to_owned(),
             kind: "tbf".to_owned(),

@@ -16,11 +16,14 @@ mod sockets;
 mod tailscaled;
 mod udp;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use cgroup::{Cgroup, Throttling};
 pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
-pub use devices::{DeviceTraffic, NetworkDevice, NetworkDevices, Qdisc};
+pub use devices::{
+    DeviceSettings, DeviceTraffic, DriverStatistics, NetworkDevice, NetworkDevices, Qdisc, Sizes,
+};
 pub use disk::{Disk, Filesystem};
 pub use interrupts::{SoftirqVector, Softirqs};
 pub use memory::{Memory, Paging};
@@ -57,6 +60,10 @@ pub struct Host {
     pub udp: Option<TailscaledUdp>,
     /// Collector `link`.
     pub devices: Option<NetworkDevices>,
+    /// Collector `ethtool`: the tunnel, then hardware, then other devices that are up.
+    pub device_settings: Option<Arc<[DeviceSettings]>>,
+    /// Collector `driver`: devices whose drivers say something of loss, in the same order.
+    pub driver_statistics: Option<Vec<DriverStatistics>>,
     /// Collector `qdisc`: roots that can hold packets.
     pub qdiscs: Option<Vec<Qdisc>>,
     /// Collector `softirqs`.

@@ -3,6 +3,7 @@
 mod agent;
 mod devices;
 mod disk;
+mod ethtool;
 mod host;
 mod network;
 mod peer;
@@ -55,6 +56,7 @@ pub(super) const SECTIONS: &[Section] = &[
     host::SECTION,
     disk::SECTION,
     devices::SECTION,
+    ethtool::SECTION,
     network::SECTION,
     sockets::SECTION,
     settings::SECTION,
