@@ -1,12 +1,13 @@
 //! A host with something in every field.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceSettings, DeviceTraffic, Disk,
-    DriverStatistics, Filesystem, Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure,
-    Protocols, Qdisc, Settings, Sizes, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled,
-    TailscaledUdp, Tcp as HostTcp, Throttling, Udp, UdpSockets,
+    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime, DeviceSettings, DeviceTraffic,
+    Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging,
+    Pressure, Protocols, Qdisc, Settings, Sizes, SocketUse, SoftirqVector, Softirqs, Softnet, Stall,
+    Tailscaled, TailscaledUdp, Tcp as HostTcp, Throttling, Udp, UdpSockets,
 };
 
 pub(super) fn host() -> Host {
@@ -36,6 +37,13 @@ pub(super) fn host() -> Host {
             context_switches: 9,
             ..Cpu::default()
         }),
+        cpu_frequencies: Some(vec![CpuFrequency {
+            cpu: 1,
+            hertz: Some(1_200_000_000),
+            limit_hertz: Some(3_400_000_000),
+            core_throttles: Some(5),
+            package_throttles: Some(7),
+        }]),
         load: Some(Load { one: 0.25, five: 0.5, fifteen: 0.75 }),
         memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
         paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
@@ -112,11 +120,14 @@ pub(super) fn host() -> Host {
             buckets: Some(65_536),
             statistics: Some(ConntrackStatistics { drop: 1, ..ConntrackStatistics::default() }),
         }),
-        settings: Some(Settings {
-            numbers: vec![("net.ipv4.ip_forward", 1)],
+        settings: Some(Arc::new(Settings {
+            numbers: vec![
+                ("net.ipv4.ip_forward".into(), 1),
+                ("net.ipv4.conf.tailscale0.rp_filter".into(), 2),
+            ],
             congestion_control: Some("cubic".to_owned()),
             default_qdisc: None,
-        }),
+        })),
         softnet: Some(vec![Softnet { cpu: 0, processed: 77, backlog: Some(0), ..Softnet::default() }]),
         pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None, irq: Some(0.25) }),
         tailscaled: Some(Tailscaled {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cgroup::{Cgroup, Throttling};
-pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
+pub use cpu::{Cpu, CpuFrequency, CpuTime, Load, Pressure, Stall};
 pub use devices::{
     DeviceSettings, DeviceTraffic, DriverStatistics, NetworkDevice, NetworkDevices, Qdisc, Sizes,
 };
@@ -40,6 +40,8 @@ pub struct Host {
     pub boot: Option<Boot>,
     /// Collector `cpu`.
     pub cpu: Option<Cpu>,
+    /// Collector `cpufreq`: by number, CPUs that say something.
+    pub cpu_frequencies: Option<Vec<CpuFrequency>>,
     /// Collector `loadavg`.
     pub load: Option<Load>,
     /// Collector `meminfo`.
@@ -73,7 +75,7 @@ pub struct Host {
     /// Collector `conntrack`; `None` while the kernel tracks nothing, too.
     pub conntrack: Option<Conntrack>,
     /// Collector `sysctl`.
-    pub settings: Option<Settings>,
+    pub settings: Option<Arc<Settings>>,
     /// Collector `pressure`.
     pub pressure: Option<Pressure>,
     /// Collector `tailscaled`; `None` while no such process runs, too.

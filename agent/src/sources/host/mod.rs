@@ -7,6 +7,7 @@ mod boot;
 mod cgroup;
 mod conntrack;
 mod cpu;
+mod cpufreq;
 mod diskstats;
 mod ethtool;
 mod filesystem;
@@ -180,6 +181,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<cgroup::CgroupCollector>(),
     info::<conntrack::ConntrackCollector>(),
     info::<cpu::CpuCollector>(),
+    info::<cpufreq::CpufreqCollector>(),
     info::<diskstats::DiskstatsCollector>(),
     info::<ethtool::DriverCollector>(),
     info::<ethtool::EthtoolCollector>(),

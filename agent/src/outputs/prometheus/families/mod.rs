@@ -4,6 +4,7 @@ mod agent;
 mod devices;
 mod disk;
 mod ethtool;
+mod frequency;
 mod host;
 mod network;
 mod peer;
@@ -54,6 +55,7 @@ pub(super) const SECTIONS: &[Section] = &[
     tunnel::SECTION,
     tailscaled::SECTION,
     host::SECTION,
+    frequency::SECTION,
     disk::SECTION,
     devices::SECTION,
     ethtool::SECTION,
