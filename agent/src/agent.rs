@@ -204,6 +204,7 @@ fn paths(options: &Options) -> Paths {
         sysfs: options.path_sysfs.clone(),
         rootfs: options.path_rootfs.clone(),
         localapi: options.tailscale_socket.clone(),
+        interface: options.interface.clone(),
     }
 }
 

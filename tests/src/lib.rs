@@ -28,3 +28,4 @@ pub mod traffic;
 pub mod tun;
 pub mod wake;
 pub mod wireguard;
+pub mod xdp;

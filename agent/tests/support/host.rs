@@ -1,12 +1,13 @@
 //! A host with something in every field.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem, Host, Ip,
-    Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, Settings, SocketUse,
-    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp, Throttling, Udp,
-    UdpSockets,
+    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime, DeviceSettings, DeviceTraffic,
+    Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging,
+    Pressure, Protocols, Qdisc, Settings, Sizes, SocketUse, SoftirqVector, Softirqs, Softnet, Stall,
+    Tailscaled, TailscaledUdp, Tcp as HostTcp, Throttling, Udp, UdpSockets,
 };
 
 pub(super) fn host() -> Host {
@@ -36,6 +37,13 @@ pub(super) fn host() -> Host {
             context_switches: 9,
             ..Cpu::default()
         }),
+        cpu_frequencies: Some(vec![CpuFrequency {
+            cpu: 1,
+            hertz: Some(1_200_000_000),
+            limit_hertz: Some(3_400_000_000),
+            core_throttles: Some(5),
+            package_throttles: Some(7),
+        }]),
         load: Some(Load { one: 0.25, five: 0.5, fifteen: 0.75 }),
         memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
         paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
@@ -68,12 +76,33 @@ pub(super) fn host() -> Host {
                 operational_state: "unknown",
                 up: true,
                 mtu: Some(1280),
+                gso_max_bytes: Some(65_536),
                 speed_megabits: Some(1000),
                 duplex: Some("full"),
                 transmit: DeviceTraffic { bytes: 100, packets: 2, errors: 0, dropped: 1 },
                 ..NetworkDevice::default()
             }],
         }),
+        device_settings: Some(
+            [DeviceSettings {
+                device: "eth0".to_owned(),
+                offloads: vec![("rx-gro-list", false), ("rx-udp-gro-forwarding", true)],
+                receive_ring: Sizes { now: Some(256), most: Some(1024) },
+                transmit_ring: Sizes { now: Some(512), most: Some(2048) },
+                receive_queues: Sizes { now: Some(1), most: Some(2) },
+                transmit_queues: Sizes { now: Some(3), most: Some(4) },
+                receive_pause: Some(true),
+                transmit_pause: Some(false),
+            }]
+            .into(),
+        ),
+        driver_statistics: Some(vec![DriverStatistics {
+            device: "eth0".to_owned(),
+            losses: vec![("rx_drops".into(), 8), ("tx_timeouts".into(), 0)],
+            allowances_exceeded: vec![("bw_in".into(), 9)],
+            allowances_available: vec![("conntrack".into(), 1000)],
+            found: 4,
+        }]),
         qdiscs: Some(vec![Qdisc {
             device: "eth0".to_owned(),
             kind: "tbf".to_owned(),
@@ -91,11 +120,14 @@ pub(super) fn host() -> Host {
             buckets: Some(65_536),
             statistics: Some(ConntrackStatistics { drop: 1, ..ConntrackStatistics::default() }),
         }),
-        settings: Some(Settings {
-            numbers: vec![("net.ipv4.ip_forward", 1)],
+        settings: Some(Arc::new(Settings {
+            numbers: vec![
+                ("net.ipv4.ip_forward".into(), 1),
+                ("net.ipv4.conf.tailscale0.rp_filter".into(), 2),
+            ],
             congestion_control: Some("cubic".to_owned()),
             default_qdisc: None,
-        }),
+        })),
         softnet: Some(vec![Softnet { cpu: 0, processed: 77, backlog: Some(0), ..Softnet::default() }]),
         pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None, irq: Some(0.25) }),
         tailscaled: Some(Tailscaled {

@@ -61,6 +61,21 @@ impl CpuTime {
     }
 }
 
+/// How fast a CPU runs, and what slowed it down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuFrequency {
+    /// CPU number.
+    pub cpu: u32,
+    /// Now; `None` where the kernel does not say, or says it too slowly.
+    pub hertz: Option<u64>,
+    /// The most that it can do.
+    pub limit_hertz: Option<u64>,
+    /// Times that heat slowed the core down.
+    pub core_throttles: Option<u64>,
+    /// Times that heat slowed the whole package down, as this CPU saw it.
+    pub package_throttles: Option<u64>,
+}
+
 /// /proc/loadavg: mean number of tasks that run or wait for CPU or disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {

@@ -16,11 +16,14 @@ mod sockets;
 mod tailscaled;
 mod udp;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use cgroup::{Cgroup, Throttling};
-pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
-pub use devices::{DeviceTraffic, NetworkDevice, NetworkDevices, Qdisc};
+pub use cpu::{Cpu, CpuFrequency, CpuTime, Load, Pressure, Stall};
+pub use devices::{
+    DeviceSettings, DeviceTraffic, DriverStatistics, NetworkDevice, NetworkDevices, Qdisc, Sizes,
+};
 pub use disk::{Disk, Filesystem};
 pub use interrupts::{SoftirqVector, Softirqs};
 pub use memory::{Memory, Paging};
@@ -37,6 +40,8 @@ pub struct Host {
     pub boot: Option<Boot>,
     /// Collector `cpu`.
     pub cpu: Option<Cpu>,
+    /// Collector `cpufreq`: by number, CPUs that say something.
+    pub cpu_frequencies: Option<Vec<CpuFrequency>>,
     /// Collector `loadavg`.
     pub load: Option<Load>,
     /// Collector `meminfo`.
@@ -57,6 +62,10 @@ pub struct Host {
     pub udp: Option<TailscaledUdp>,
     /// Collector `link`.
     pub devices: Option<NetworkDevices>,
+    /// Collector `ethtool`: the tunnel, then hardware, then other devices that are up.
+    pub device_settings: Option<Arc<[DeviceSettings]>>,
+    /// Collector `driver`: devices whose drivers say something of loss, in the same order.
+    pub driver_statistics: Option<Vec<DriverStatistics>>,
     /// Collector `qdisc`: roots that can hold packets.
     pub qdiscs: Option<Vec<Qdisc>>,
     /// Collector `softirqs`.
@@ -66,7 +75,7 @@ pub struct Host {
     /// Collector `conntrack`; `None` while the kernel tracks nothing, too.
     pub conntrack: Option<Conntrack>,
     /// Collector `sysctl`.
-    pub settings: Option<Settings>,
+    pub settings: Option<Arc<Settings>>,
     /// Collector `pressure`.
     pub pressure: Option<Pressure>,
     /// Collector `tailscaled`; `None` while no such process runs, too.

@@ -7,7 +7,9 @@ mod boot;
 mod cgroup;
 mod conntrack;
 mod cpu;
+mod cpufreq;
 mod diskstats;
+mod ethtool;
 mod filesystem;
 mod link;
 mod loadavg;
@@ -40,7 +42,8 @@ pub(super) use qdisc::root as root_qdisc;
 pub(super) use tailscaled::{Finder, Process, Stat, Threads};
 pub(super) use udp::Sockets as UdpSockets;
 
-/// Where the host's file systems are found (`--path.procfs`, `--path.sysfs`, `--path.rootfs`).
+/// Where the host's file systems are found (`--path.procfs`, `--path.sysfs`, `--path.rootfs`), and what is
+/// tailscaled's of all that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// Mount point of procfs.
@@ -51,6 +54,8 @@ pub struct Paths {
     pub rootfs: PathBuf,
     /// LocalAPI socket of tailscaled (`--tailscale.socket`): whoever listens on it is tailscaled.
     pub localapi: PathBuf,
+    /// Tunnel device of tailscaled (`--interface`).
+    pub interface: String,
 }
 
 impl Default for Paths {
@@ -60,6 +65,7 @@ impl Default for Paths {
             sysfs: PathBuf::from("/sys"),
             rootfs: PathBuf::from("/"),
             localapi: PathBuf::from("/var/run/tailscale/tailscaled.sock"),
+            interface: "tailscale0".to_owned(),
         }
     }
 }
@@ -175,7 +181,10 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<cgroup::CgroupCollector>(),
     info::<conntrack::ConntrackCollector>(),
     info::<cpu::CpuCollector>(),
+    info::<cpufreq::CpufreqCollector>(),
     info::<diskstats::DiskstatsCollector>(),
+    info::<ethtool::DriverCollector>(),
+    info::<ethtool::EthtoolCollector>(),
     info::<filesystem::FilesystemCollector>(),
     info::<link::LinkCollector>(),
     info::<loadavg::LoadavgCollector>(),

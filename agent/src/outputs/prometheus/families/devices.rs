@@ -112,6 +112,14 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::gauge(
+                "tailgauge_host_network_gso_max_bytes",
+                &["device"],
+                "Largest super-packet that the device takes.",
+            ),
+            samples: |view, samples| device(view, samples, |device| device.gso_max_bytes),
+        },
+        Family {
+            header: Header::gauge(
                 "tailgauge_host_network_transmit_queue_packets",
                 &["device"],
                 "Most packets that may wait to be sent (txqueuelen); on tailscale0, the size of the ring to tailscaled.",

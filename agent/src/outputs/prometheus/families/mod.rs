@@ -3,6 +3,8 @@
 mod agent;
 mod devices;
 mod disk;
+mod ethtool;
+mod frequency;
 mod host;
 mod network;
 mod peer;
@@ -55,8 +57,10 @@ pub(super) const SECTIONS: &[Section] = &[
     tailscaled::SECTION,
     host::SECTION,
     sampled::SECTION,
+    frequency::SECTION,
     disk::SECTION,
     devices::SECTION,
+    ethtool::SECTION,
     network::SECTION,
     sockets::SECTION,
     settings::SECTION,
