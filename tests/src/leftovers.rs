@@ -1,8 +1,8 @@
 //! Removes what guards could not: after Ctrl-C, and in the next run after a SIGKILL.
 //!
-//! Everything that outlives a process bears its pid: network namespaces, their private /etc and folders for state are
-//! named `tg<pid>x<counter>-…`. What is named after this process goes when SIGINT, SIGTERM or SIGHUP arrives; what is
-//! named after a process that no longer exists goes when the first namespace is made.
+//! Everything that outlives a process bears its pid: network namespaces, their private /etc, control groups and folders
+//! for state are named `tg<pid>x<counter>-…`. What is named after this process goes when SIGINT, SIGTERM or SIGHUP
+//! arrives; what is named after a process that no longer exists goes when the first namespace is made.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use crate::cgroup;
 use crate::netns::{self, NAMED, PRIVATE_ETC};
 
 /// Signals that ask a test process to end.
@@ -57,6 +58,7 @@ fn remove_where(chosen: impl Fn(u32) -> bool) {
     for name in namespaces {
         netns::remove(&name);
     }
+    cgroup::remove_where(|name| owner(name).is_some_and(&chosen));
     let temporary = std::env::temp_dir();
     for name in named_after_chosen(&temporary) {
         // Gone already when the owner's guard was faster.

@@ -1,8 +1,10 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
 
 pub mod agent;
+pub mod cgroup;
 pub mod client;
 mod connections;
+pub mod conntrack;
 pub mod control;
 pub mod exposition;
 pub mod http;
@@ -23,6 +25,7 @@ pub mod relay;
 pub mod scripted;
 pub mod signals;
 pub mod stage;
+pub mod standin;
 pub mod tailnet;
 pub mod traffic;
 pub mod tun;

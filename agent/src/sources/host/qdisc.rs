@@ -61,8 +61,9 @@ pub(in crate::sources) fn root(netlink: &mut Netlink, index: u32) -> io::Result<
     request[4..8].copy_from_slice(&index.to_ne_bytes());
     request[12..16].copy_from_slice(&ROOT.to_ne_bytes());
     let mut found = None;
-    // For a device without a queue the kernel answers nothing at all: only the acknowledgement ends the wait.
-    let flags = libc::NLM_F_ACK as u16;
+    // The kernel tells listeners of its group, and who asked only when that wants an echo (`qdisc_get_notify`). About a
+    // device without a queue it may say nothing at all: only the acknowledgement ends the wait.
+    let flags = (libc::NLM_F_ACK | libc::NLM_F_ECHO) as u16;
     match netlink.request(libc::RTM_GETQDISC, flags, &request, |_, body| found = parse(body)) {
         Ok(()) => Ok(found.map(|(_, qdisc)| qdisc)),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(None),

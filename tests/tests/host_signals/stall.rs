@@ -1,0 +1,107 @@
+//! What lasts 200 ms is lost in the mean, and not in the samples.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use tailgauge_testbed::agent::Agent;
+use tailgauge_testbed::exposition::Exposition;
+use tailgauge_testbed::process::wait_for;
+use tailgauge_testbed::proof::device::Device;
+use tailgauge_testbed::stage::{Stage, TUNNEL};
+
+use crate::{PATIENCE, stage, stand_in, value};
+
+/// Samples without a scrape in between.
+const PAUSE: u64 = 60;
+/// The lowest bound of a histogram of packets.
+const ZERO: &str = "0.0";
+const STALL: Duration = Duration::from_millis(200);
+
+/// Number of samples of a histogram above a bound, and their sum.
+fn above(scrape: &Exposition, name: &str, bound: &str) -> (f64, f64) {
+    let part = |suffix: &str| scrape.sum(&format!("{name}_{suffix}"), &[]);
+    let below = scrape.sum(&format!("{name}_bucket"), &[("le", bound)]);
+    (part("count") - below, part("sum"))
+}
+
+fn samples(scrape: &Exposition) -> f64 {
+    value(scrape, "tailgauge_sampler_samples_total", &[])
+}
+
+/// Sleeps in the eyes of Prometheus: the agent is left alone for [`PAUSE`] intervals.
+fn pause(since: Instant, interval: f64) {
+    let enough = Duration::from_secs_f64(interval * PAUSE as f64);
+    wait_for("the time between two scrapes", PATIENCE, || (since.elapsed() >= enough).then_some(())).unwrap();
+}
+
+#[test]
+fn a_stall_of_tailscaled_s_ring_is_a_few_samples_and_a_peak() {
+    let Some(stage) = stage("a_stall_of_tailscaled_s_ring_is_a_few_samples_and_a_peak", &["ip"]) else {
+        return;
+    };
+    let mut agent = stage.agent(&[]).unwrap();
+    let name = "tailgauge_tunnel_transmit_dropped_sample_packets";
+    let before = agent
+        .wait_scrape("the sampler", |scrape| above(scrape, name, ZERO).0 == 0.0 && samples(scrape) > 3.0)
+        .unwrap();
+    let device = Device::read(&stage.namespace, TUNNEL).unwrap();
+    let began = Instant::now();
+    fill_ring(&stage);
+    stage.drain();
+    let interval = value(&before, "tailgauge_sampler_interval_seconds", &[]);
+    pause(began, interval);
+    let seconds = began.elapsed().as_secs_f64();
+
+    let after = agent.scrape().unwrap();
+    let dropped = Device::read(&stage.namespace, TUNNEL).unwrap().since(device).tx_dropped as f64;
+    let (count, sum) = above(&after, name, ZERO);
+    let all = samples(&after) - samples(&before);
+    assert_eq!(sum, dropped, "every drop is in one sample");
+    assert!(count >= 1.0 && count <= all / 4.0, "{count} of {all} samples");
+    let peak = value(&after, "tailgauge_tunnel_transmit_dropped_peak_15s_packets", &[]);
+    let mean = dropped / seconds * interval;
+    assert!(peak >= dropped / count && peak > 4.0 * mean, "peak {peak}, mean {mean}, dropped {dropped}");
+    assert!(value(&after, "tailgauge_sampler_missed_samples_total", &[]) < all, "it went on sampling");
+}
+
+/// Sends without anybody reading for as long as the stall lasts.
+fn fill_ring(stage: &Stage) {
+    let socket = stage.namespace.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    let until = Instant::now() + STALL;
+    while Instant::now() < until {
+        for _ in 0..100 {
+            socket.send_to(&[7; 100], (Ipv4Addr::new(100, 64, 0, 2), 9)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_burst_of_tailscaled_on_all_cpus_is_a_few_samples_and_a_peak() {
+    let Some(stage) = stage("a_burst_of_tailscaled_on_all_cpus_is_a_few_samples_and_a_peak", &["ip"]) else {
+        return;
+    };
+    let mut tailscaled = stand_in(&stage);
+    let mut agent = Agent::start(&stage.namespace, &tailscaled.socket(), &[]).unwrap();
+    let cpu = |scrape: &Exposition| scrape.sum("tailgauge_tailscaled_cpu_seconds_total", &[]);
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    // Its threads are there, and the sampler looks for threads every second.
+    tailscaled.burn(2 * cpus, Duration::from_micros(1)).unwrap();
+    let first = agent.scrape().unwrap();
+    let before = agent.wait_scrape("the sampler", |scrape| {
+        samples(scrape) + value(scrape, "tailgauge_sampler_missed_samples_total", &[])
+            > samples(&first) + 15.0
+    });
+    let before = before.unwrap();
+    let began = Instant::now();
+    tailscaled.burn(2 * cpus, STALL).unwrap();
+    let interval = value(&before, "tailgauge_sampler_interval_seconds", &[]);
+    pause(began, interval);
+    let seconds = began.elapsed().as_secs_f64();
+
+    let after = agent.scrape().unwrap();
+    let mean = (cpu(&after) - cpu(&before)) / seconds;
+    let peak = value(&after, "tailgauge_tailscaled_cpu_peak_15s_ratio", &[]);
+    assert!(peak > 4.0 * mean && mean < 0.25, "peak {peak}, mean {mean}");
+    let waited = value(&after, "tailgauge_tailscaled_run_queue_delay_peak_15s_ratio", &[]);
+    assert!(waited > 0.25, "twice as many threads as CPUs wait: {waited}");
+}
