@@ -17,6 +17,7 @@ mod pressure;
 mod proc_file;
 mod qdisc;
 mod route;
+mod sock_diag;
 mod sockstat;
 mod softirqs;
 mod softnet;
