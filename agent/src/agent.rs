@@ -81,6 +81,7 @@ impl State {
             );
         }
         self.kernel.sync(&self.model.tailnet, &self.model.slots);
+        self.host.follow(&self.model.tailnet);
     }
 
     fn every_second(&mut self) {

@@ -1,13 +1,26 @@
 //! A host with something in every field.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem, Host, Ip,
-    Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, Settings, SocketUse,
-    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp, Throttling, Udp,
-    UdpSockets,
+    Boot, Cgroup, Connections, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem,
+    Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, RoundTrip,
+    Settings, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp,
+    TcpSockets, TcpStates, Throttling, Udp, UdpSockets,
 };
+use tailgauge::model::synthetic;
+
+fn connections() -> Connections {
+    Connections {
+        open: 2,
+        round_trip: Some(RoundTrip { mean: 0.0125, max: 0.02, min: None, variation: 0.001 }),
+        retransmitted_segments: 3,
+        delivery_rate: Some(1 << 20),
+        busy_seconds: Some(1.5),
+        ..Connections::default()
+    }
+}
 
 pub(super) fn host() -> Host {
     let time = CpuTime { user: 10.5, system: 3.25, idle: 1000.0, softirq: 0.75, ..CpuTime::default() };
@@ -59,6 +72,12 @@ pub(super) fn host() -> Host {
         udp: Some(TailscaledUdp {
             ipv4: UdpSockets { sockets: 1, receive_buffer_bytes: 7 << 20, drops: 5, ..UdpSockets::default() },
             ipv6: UdpSockets::default(),
+        }),
+        tcp: Some(TcpSockets {
+            states: TcpStates { established: Some(4), listen: 3, close_wait: 1, ..TcpStates::default() },
+            // The last one has no slot.
+            peers: [1, 2, 4].map(|number| (Arc::new(synthetic::peer(number)), connections())).into(),
+            tailscaled: Some(Connections { open: 2, connecting: 1, ..Connections::default() }),
         }),
         devices: Some(NetworkDevices {
             count: 1,

@@ -14,6 +14,7 @@ mod network;
 mod settings;
 mod sockets;
 mod tailscaled;
+mod tcp;
 mod udp;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use network::{Ip, Protocols, Softnet, Tcp, Udp};
 pub use settings::Settings;
 pub use sockets::{Conntrack, ConntrackStatistics, SocketUse};
 pub use tailscaled::Tailscaled;
+pub use tcp::{Connections, RoundTrip, TcpSockets, TcpStates};
 pub use udp::{TailscaledUdp, UdpSockets};
 
 /// Filled by `sources::host`, one field a collector.
@@ -55,6 +57,8 @@ pub struct Host {
     pub cgroup: Option<Cgroup>,
     /// Collector `udp`.
     pub udp: Option<TailscaledUdp>,
+    /// Collector `tcp`.
+    pub tcp: Option<TcpSockets>,
     /// Collector `link`.
     pub devices: Option<NetworkDevices>,
     /// Collector `qdisc`: roots that can hold packets.

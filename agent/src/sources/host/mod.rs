@@ -23,16 +23,19 @@ mod softirqs;
 mod softnet;
 mod sysctl;
 mod tailscaled;
+mod tcp;
 mod udp;
 mod vmstat;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::collector::Collectors;
 use crate::model::host::Host;
+use crate::model::tailnet::Tailnet;
 
 pub use boot::boot;
 pub(super) use cpu::CpuReader;
@@ -136,17 +139,27 @@ trait Collector: Default + 'static {
     /// Its field of the model.
     fn field(host: &mut Host) -> &mut Option<Self::Output>;
 
+    /// Takes over who is in the tailnet; most collectors do not care.
+    fn follow(&mut self, _tailnet: &Arc<Tailnet>) {}
+
     /// Reads once. `Ok(None)` when there is nothing to say and nothing wrong with that.
     fn collect(&mut self, paths: &Paths) -> Result<Option<Self::Output>, HostError>;
 }
 
 /// A [`Collector`] of any output.
 trait Run {
+    /// [`Collector::follow`].
+    fn follow(&mut self, tailnet: &Arc<Tailnet>);
+
     /// Reads once and fills the collector's field, with `None` on failure.
     fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError>;
 }
 
 impl<C: Collector> Run for C {
+    fn follow(&mut self, tailnet: &Arc<Tailnet>) {
+        Collector::follow(self, tailnet);
+    }
+
     fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError> {
         let field = C::field(host);
         *field = None;
@@ -189,6 +202,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<softnet::SoftnetCollector>(),
     info::<sysctl::SysctlCollector>(),
     info::<tailscaled::TailscaledCollector>(),
+    info::<tcp::TcpCollector>(),
     info::<udp::UdpCollector>(),
     info::<vmstat::VmstatCollector>(),
 ];
@@ -210,6 +224,11 @@ impl HostSource {
         let collectors =
             COLLECTORS.iter().filter(|info| enabled(info)).map(|info| (info.name, (info.create)())).collect();
         Self { paths, collectors, complaints: Complaints::default() }
+    }
+
+    /// Tells the collectors who is in the tailnet.
+    pub fn follow(&mut self, tailnet: &Arc<Tailnet>) {
+        self.collectors.iter_mut().for_each(|(_, collector)| collector.follow(tailnet));
     }
 
     /// Runs every collector once: fills `host`, notes duration and success under the collector's name. A

@@ -43,6 +43,8 @@ impl Socket {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::sources::host) struct Answer<'a> {
     pub(in crate::sources::host) socket: Socket,
+    /// `TCP_ESTABLISHED` and so on, for UDP too.
+    pub(in crate::sources::host) state: u8,
     attributes: &'a [u8],
 }
 
@@ -50,8 +52,8 @@ impl<'a> Answer<'a> {
     /// Reads an answer; `None` when it is too short to be one.
     pub(in crate::sources::host) fn parse(body: &'a [u8]) -> Option<Self> {
         let id = *body.get(ANSWER_ID..)?.first_chunk()?;
-        let family = *body.first()?;
-        Some(Self { socket: Socket { family, id }, attributes: body.get(ANSWER_BYTES..)? })
+        let [family, state, ..] = *body else { return None };
+        Some(Self { socket: Socket { family, id }, state, attributes: body.get(ANSWER_BYTES..)? })
     }
 
     /// Attributes by number.
@@ -96,7 +98,7 @@ mod tests {
         {
             let body = answer(&[(2, &[0; 200]), (MARK, &mark.to_ne_bytes())]);
             let answer = Answer::parse(&body).unwrap();
-            assert_eq!(answer.socket.cookie(), [9; 8]);
+            assert_eq!((answer.state, answer.socket.cookie()), (7, [9; 8]));
             assert_eq!(answer.is_marked(), marked, "{mark:#x}");
         }
         assert!(!Answer::parse(&answer(&[])).unwrap().is_marked(), "the kernel did not show it");

@@ -1,6 +1,7 @@
 //! The table of all families of the model, by section of docs/METRICS.md.
 
 mod agent;
+mod connections;
 mod devices;
 mod disk;
 mod host;
@@ -57,6 +58,7 @@ pub(super) const SECTIONS: &[Section] = &[
     devices::SECTION,
     network::SECTION,
     sockets::SECTION,
+    connections::SECTION,
     settings::SECTION,
     agent::SECTION,
 ];
