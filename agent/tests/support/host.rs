@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Connections, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem,
-    Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, RoundTrip,
-    Settings, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp,
-    TcpSockets, TcpStates, Throttling, Udp, UdpSockets,
+    Boot, Cgroup, Connections, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceInterrupts, DeviceTraffic,
+    Disk, Filesystem, Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols,
+    Qdisc, RoundTrip, Settings, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled,
+    TailscaledUdp, Tcp as HostTcp, TcpSockets, TcpStates, Throttling, Udp, UdpSockets,
 };
 use tailgauge::model::synthetic;
 
@@ -98,6 +98,11 @@ pub(super) fn host() -> Host {
             kind: "tbf".to_owned(),
             drops: 3,
             ..Qdisc::default()
+        }]),
+        interrupts: Some(vec![DeviceInterrupts {
+            device: "eth0".to_owned(),
+            lines: 2,
+            by_cpu: vec![(0, 4_976), (1, 0)],
         }]),
         softirqs: Some(Softirqs {
             cpus: vec![0, 1],

@@ -23,7 +23,7 @@ pub use cgroup::{Cgroup, Throttling};
 pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
 pub use devices::{DeviceTraffic, NetworkDevice, NetworkDevices, Qdisc};
 pub use disk::{Disk, Filesystem};
-pub use interrupts::{SoftirqVector, Softirqs};
+pub use interrupts::{DeviceInterrupts, SoftirqVector, Softirqs};
 pub use memory::{Memory, Paging};
 pub use network::{Ip, Protocols, Softnet, Tcp, Udp};
 pub use settings::Settings;
@@ -63,6 +63,8 @@ pub struct Host {
     pub devices: Option<NetworkDevices>,
     /// Collector `qdisc`: roots that can hold packets.
     pub qdiscs: Option<Vec<Qdisc>>,
+    /// Collector `interrupts`: network devices that have interrupts of their own, by name.
+    pub interrupts: Option<Vec<DeviceInterrupts>>,
     /// Collector `softirqs`.
     pub softirqs: Option<Softirqs>,
     /// Collector `sockstat`.

@@ -9,6 +9,7 @@ mod conntrack;
 mod cpu;
 mod diskstats;
 mod filesystem;
+mod interrupts;
 mod link;
 mod loadavg;
 mod meminfo;
@@ -191,6 +192,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<cpu::CpuCollector>(),
     info::<diskstats::DiskstatsCollector>(),
     info::<filesystem::FilesystemCollector>(),
+    info::<interrupts::InterruptsCollector>(),
     info::<link::LinkCollector>(),
     info::<loadavg::LoadavgCollector>(),
     info::<meminfo::MeminfoCollector>(),
