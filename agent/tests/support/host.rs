@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tailgauge::model::host::{
     Boot, Cgroup, Connections, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceInterrupts, DeviceTraffic,
-    Disk, Filesystem, Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols,
-    Qdisc, RoundTrip, Settings, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled,
-    TailscaledUdp, Tcp as HostTcp, TcpSockets, TcpStates, Throttling, Udp, UdpSockets,
+    Discipline, Disk, Filesystem, Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure,
+    Processes, Protocols, Qdisc, RoundTrip, Settings, SocketUse, SoftirqVector, Softirqs, Softnet, Stall,
+    Tailscaled, TailscaledUdp, Tcp as HostTcp, TcpSockets, TcpStates, Throttling, Time, Udp, UdpSockets,
 };
 use tailgauge::model::synthetic;
 
@@ -50,6 +50,19 @@ pub(super) fn host() -> Host {
             ..Cpu::default()
         }),
         load: Some(Load { one: 0.25, five: 0.5, fifteen: 0.75 }),
+        processes: Some(Processes { threads: 91, threads_limit: 192_730, pids_limit: 32_768 }),
+        time: Some(Time {
+            now: Duration::from_millis(1_790_100_000_125),
+            uptime: Duration::from_millis(100_000_125),
+            discipline: Some(Discipline {
+                synchronized: true,
+                offset_seconds: -0.001,
+                frequency_ratio: 1.000_025,
+                ..Discipline::default()
+            }),
+            sources: vec!["tsc".to_owned(), "hpet".to_owned()],
+            source: "tsc".to_owned(),
+        }),
         memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
         paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
         disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),

@@ -11,10 +11,12 @@ mod disk;
 mod interrupts;
 mod memory;
 mod network;
+mod processes;
 mod settings;
 mod sockets;
 mod tailscaled;
 mod tcp;
+mod time;
 mod udp;
 
 use std::time::Duration;
@@ -26,10 +28,12 @@ pub use disk::{Disk, Filesystem};
 pub use interrupts::{DeviceInterrupts, SoftirqVector, Softirqs};
 pub use memory::{Memory, Paging};
 pub use network::{Ip, Protocols, Softnet, Tcp, Udp};
+pub use processes::Processes;
 pub use settings::Settings;
 pub use sockets::{Conntrack, ConntrackStatistics, SocketUse};
 pub use tailscaled::Tailscaled;
 pub use tcp::{Connections, RoundTrip, TcpSockets, TcpStates};
+pub use time::{Discipline, Time};
 pub use udp::{TailscaledUdp, UdpSockets};
 
 /// Filled by `sources::host`, one field a collector.
@@ -41,6 +45,10 @@ pub struct Host {
     pub cpu: Option<Cpu>,
     /// Collector `loadavg`.
     pub load: Option<Load>,
+    /// Collector `processes`.
+    pub processes: Option<Processes>,
+    /// Collector `time`.
+    pub time: Option<Time>,
     /// Collector `meminfo`.
     pub memory: Option<Memory>,
     /// Collector `vmstat`.

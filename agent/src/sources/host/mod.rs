@@ -16,6 +16,7 @@ mod meminfo;
 mod netstat;
 mod pressure;
 mod proc_file;
+mod processes;
 mod qdisc;
 mod route;
 mod sock_diag;
@@ -25,6 +26,7 @@ mod softnet;
 mod sysctl;
 mod tailscaled;
 mod tcp;
+mod time;
 mod udp;
 mod vmstat;
 
@@ -99,6 +101,15 @@ pub enum HostError {
     #[error("cannot {operation}")]
     Netlink {
         /// What was asked.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A system call failed.
+    #[error("cannot {operation}")]
+    Call {
+        /// What it was for.
         operation: &'static str,
         /// Why.
         #[source]
@@ -198,6 +209,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<meminfo::MeminfoCollector>(),
     info::<netstat::NetstatCollector>(),
     info::<pressure::PressureCollector>(),
+    info::<processes::ProcessesCollector>(),
     info::<qdisc::QdiscCollector>(),
     info::<sockstat::SockstatCollector>(),
     info::<softirqs::SoftirqsCollector>(),
@@ -205,6 +217,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<sysctl::SysctlCollector>(),
     info::<tailscaled::TailscaledCollector>(),
     info::<tcp::TcpCollector>(),
+    info::<time::TimeCollector>(),
     info::<udp::UdpCollector>(),
     info::<vmstat::VmstatCollector>(),
 ];
@@ -259,7 +272,10 @@ pub(super) fn complain(complaints: &mut Complaints, name: &'static str, error: O
         return;
     };
     let mut text = error.to_string();
-    if let HostError::Read { source, .. } | HostError::Netlink { source, .. } = &error {
+    if let HostError::Read { source, .. }
+    | HostError::Netlink { source, .. }
+    | HostError::Call { source, .. } = &error
+    {
         text = format!("{text}: {source}");
     }
     if complaints.get(name) != Some(&text) {

@@ -11,6 +11,7 @@ mod settings;
 mod sockets;
 mod tailscaled;
 mod tcp;
+mod time;
 mod tunnel;
 mod window;
 
@@ -54,6 +55,7 @@ pub(super) const SECTIONS: &[Section] = &[
     tunnel::SECTION,
     tailscaled::SECTION,
     host::SECTION,
+    time::SECTION,
     disk::SECTION,
     devices::SECTION,
     network::SECTION,
