@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tailgauge::model::kernel::{Coverage, DeviceCounters, Hook, HookMode, MapUse, ProgramRun, SlotCounters};
 use tailgauge::model::slots::SlotTable;
 use tailgauge::model::tailnet::Tailnet;
+use tailgauge::model::user_metrics::{UserMetric, UserMetricKind, UserMetrics};
 use tailgauge::model::{Model, synthetic};
 use tailgauge_ebpf::histogram::{Histogram, index};
 use tailgauge_ebpf::layout::{Health, PEAK_SECONDS, Tcp, Window, Windows};
@@ -30,12 +31,23 @@ pub(crate) fn rich_model(now: Instant) -> Model {
     model.tailnet = Arc::new(Tailnet { peers: known, ..(*model.tailnet).clone() });
     fill_kernel(&mut model);
     model.host = super::host::host();
+    model.user_metrics = Some(UserMetrics {
+        families: vec![
+            user_metric("tailscaled_health_messages", UserMetricKind::Gauge, "{type=\"warning\"} 0"),
+            user_metric("tailscaled_inbound_bytes_total", UserMetricKind::Counter, "{path=\"derp\"} 148"),
+        ],
+    });
     let start = now - Duration::from_secs(10);
     model.collectors.record("kernel", start, start + Duration::from_micros(250), true);
     model.collectors.record("tailscale", start, start + Duration::from_millis(3), true);
     model.collectors.record("tailscale", now, now + Duration::from_secs(1), false);
     model.collectors.record("softnet", start, start, false);
     model
+}
+
+fn user_metric(name: &str, kind: UserMetricKind, sample: &str) -> UserMetric {
+    let samples = format!("{name}{sample}\n");
+    UserMetric { name: name.to_owned(), kind, help: "As tailscaled says.".to_owned(), samples }
 }
 
 fn fill_kernel(model: &mut Model) {
