@@ -81,6 +81,7 @@ impl State {
             );
         }
         self.kernel.sync(&self.model.tailnet, &self.model.slots);
+        self.host.follow(&self.model.tailnet);
     }
 
     fn every_second(&mut self) {
@@ -147,6 +148,9 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
 
     spawn_local(follow_devices(Rc::clone(&agent), watch));
     spawn_local(follow_tailscaled(Rc::clone(&agent), options.tailscale_socket.clone()));
+    if options.tailscale_user_metrics {
+        spawn_local(pass_on_user_metrics(Rc::clone(&agent), options.tailscale_socket.clone()));
+    }
     if !options.sampler_interval.is_zero() {
         let sampler = Sampler::new(paths(options), options.interface.clone(), options.sampler_interval);
         spawn_local(take_samples(Rc::clone(&agent), sampler, options.sampler_interval));
@@ -241,6 +245,19 @@ async fn follow_tailscaled(agent: Rc<Agent>, socket: std::path::PathBuf) {
             }
             (connected_once, connected) = (connected_once || success, success);
             agent.state.borrow_mut().model.collectors.record(tailscale::COLLECTOR, started, ended, success);
+        },
+    )
+    .await;
+}
+
+async fn pass_on_user_metrics(agent: Rc<Agent>, socket: std::path::PathBuf) {
+    let config = TailscaleConfig { socket, ..TailscaleConfig::default() };
+    tailscale::follow_user_metrics(
+        config,
+        |metrics| agent.state.borrow_mut().model.user_metrics = metrics,
+        |started, ended, success| {
+            let collectors = &mut agent.state.borrow_mut().model.collectors;
+            collectors.record(tailscale::USER_METRICS_COLLECTOR, started, ended, success);
         },
     )
     .await;

@@ -7,6 +7,7 @@ pub mod sampled;
 pub mod slots;
 pub mod synthetic;
 pub mod tailnet;
+pub mod user_metrics;
 
 use std::sync::Arc;
 
@@ -16,12 +17,15 @@ use kernel::Kernel;
 use sampled::Sampled;
 use slots::SlotTable;
 use tailnet::Tailnet;
+use user_metrics::UserMetrics;
 
 /// Everything the sources know. Each source writes its own field and no other; outputs read.
 #[derive(Debug, Default)]
 pub struct Model {
     /// Filled by `sources::tailscale`; the last known state stays while tailscaled is away.
     pub tailnet: Arc<Tailnet>,
+    /// Filled by `sources::tailscale` when they are wanted; `None` while tailscaled does not answer, too.
+    pub user_metrics: Option<UserMetrics>,
     /// Which peer owns which row of the kernel maps.
     pub slots: SlotTable,
     /// Filled by `sources::kernel`.

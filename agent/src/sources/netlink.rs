@@ -45,9 +45,22 @@ impl Netlink {
         kind: u16,
         flags: u16,
         body: &[u8],
+        each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        self.request_at_most(usize::MAX, kind, flags, body, each)
+    }
+
+    /// As [`Self::request`], but fails after `most` answers. This socket is of no use then, as more are to come.
+    pub(in crate::sources) fn request_at_most(
+        &mut self,
+        most: usize,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
         mut each: impl FnMut(u16, &[u8]),
     ) -> io::Result<()> {
         self.send(kind, flags, body)?;
+        let mut answers = 0;
         let dump = i32::from(flags) & libc::NLM_F_DUMP == libc::NLM_F_DUMP;
         let mut interrupted = false;
         loop {
@@ -64,8 +77,10 @@ impl Netlink {
                     NLMSG_ERROR => return acknowledged(body),
                     NLMSG_DONE if interrupted => return Err(io::Error::from_raw_os_error(libc::EINTR)),
                     NLMSG_DONE => return Ok(()),
+                    _ if answers == most => return Err(too_many()),
                     kind => each(kind, body),
                 }
+                answers += 1;
                 if !dump && i32::from(flags) & libc::NLM_F_ACK == 0 {
                     return Ok(());
                 }
@@ -85,6 +100,16 @@ impl Netlink {
         self.request.extend_from_slice(body);
         self.socket.send(&self.request, 0).map(|_| ())
     }
+}
+
+/// There are more answers than were wanted.
+pub(in crate::sources) fn too_many() -> io::Error {
+    io::Error::new(io::ErrorKind::QuotaExceeded, "there are too many")
+}
+
+/// Whether it is [`too_many`].
+pub(in crate::sources) fn is_too_many(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::QuotaExceeded
 }
 
 impl std::fmt::Debug for Netlink {
@@ -211,5 +236,13 @@ mod tests {
         let mut answers = 0;
         netlink.request(libc::RTM_GETLINK, libc::NLM_F_DUMP as u16, &[0; 16], |_, _| answers += 1).unwrap();
         assert!(answers >= 1, "there is at least lo");
+    }
+
+    #[test]
+    fn more_answers_than_wanted_are_an_error() {
+        let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
+        let dump = libc::NLM_F_DUMP as u16;
+        let error = netlink.request_at_most(0, libc::RTM_GETLINK, dump, &[0; 16], |_, _| ()).unwrap_err();
+        assert!(is_too_many(&error), "{error}");
     }
 }

@@ -4,11 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime, DeviceSettings, DeviceTraffic,
-    Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging,
-    Pressure, Protocols, Qdisc, Settings, Sizes, SocketUse, SoftirqVector, Softirqs, Softnet, Stall,
-    Tailscaled, TailscaledUdp, Tcp as HostTcp, Throttling, Udp, UdpSockets,
+    Boot, Cgroup, Connections, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime, DeviceInterrupts,
+    DeviceSettings, DeviceTraffic, Discipline, Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory,
+    NetworkDevice, NetworkDevices, Paging, Pressure, Processes, Protocols, Qdisc, RoundTrip, Settings, Sizes,
+    SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp,
+    TcpSockets, TcpStates, Throttling, Time, Udp, UdpSockets,
 };
+use tailgauge::model::synthetic;
+
+fn connections() -> Connections {
+    Connections {
+        open: 2,
+        round_trip: Some(RoundTrip { mean: 0.0125, max: 0.02, min: None, variation: 0.001 }),
+        retransmitted_segments: 3,
+        delivery_rate: Some(1 << 20),
+        busy_seconds: Some(1.5),
+        ..Connections::default()
+    }
+}
 
 pub(super) fn host() -> Host {
     let time = CpuTime { user: 10.5, system: 3.25, idle: 1000.0, softirq: 0.75, ..CpuTime::default() };
@@ -45,6 +58,19 @@ pub(super) fn host() -> Host {
             package_throttles: Some(7),
         }]),
         load: Some(Load { one: 0.25, five: 0.5, fifteen: 0.75 }),
+        processes: Some(Processes { threads: 91, threads_limit: 192_730, pids_limit: 32_768 }),
+        time: Some(Time {
+            now: Duration::from_millis(1_790_100_000_125),
+            uptime: Duration::from_millis(100_000_125),
+            discipline: Some(Discipline {
+                synchronized: true,
+                offset_seconds: -0.001,
+                frequency_ratio: 1.000_025,
+                ..Discipline::default()
+            }),
+            sources: vec!["tsc".to_owned(), "hpet".to_owned()],
+            source: "tsc".to_owned(),
+        }),
         memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
         paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
         disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),
@@ -67,6 +93,12 @@ pub(super) fn host() -> Host {
         udp: Some(TailscaledUdp {
             ipv4: UdpSockets { sockets: 1, receive_buffer_bytes: 7 << 20, drops: 5, ..UdpSockets::default() },
             ipv6: UdpSockets::default(),
+        }),
+        tcp: Some(TcpSockets {
+            states: TcpStates { established: Some(4), listen: 3, close_wait: 1, ..TcpStates::default() },
+            // The last one has no slot.
+            peers: [1, 2, 4].map(|number| (Arc::new(synthetic::peer(number)), connections())).into(),
+            tailscaled: Some(Connections { open: 2, connecting: 1, ..Connections::default() }),
         }),
         devices: Some(NetworkDevices {
             count: 1,
@@ -108,6 +140,11 @@ pub(super) fn host() -> Host {
             kind: "tbf".to_owned(),
             drops: 3,
             ..Qdisc::default()
+        }]),
+        interrupts: Some(vec![DeviceInterrupts {
+            device: "eth0".to_owned(),
+            lines: 2,
+            by_cpu: vec![(0, 4_976), (1, 0)],
         }]),
         softirqs: Some(Softirqs {
             cpus: vec![0, 1],

@@ -1,7 +1,7 @@
 //! Collector `conntrack`: nf_conntrack_{count,max,buckets} below /proc/sys/net/netfilter, and
 //! /proc/net/stat/nf_conntrack (`ct_cpu_seq_show` in net/netfilter/nf_conntrack_standalone.c), hexadecimal.
 
-use super::proc_file::{Bad, ProcFile, number};
+use super::proc_file::{Bad, ProcFile, count, present};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Conntrack, ConntrackStatistics, Host};
 
@@ -37,19 +37,6 @@ impl Collector for ConntrackCollector {
             statistics: present(self.statistics.parse(&paths.procfs, "net/stat/nf_conntrack", statistics))?,
         }))
     }
-}
-
-/// `None` for a file that this kernel does not offer.
-fn present<T>(outcome: Result<T, HostError>) -> Result<Option<T>, HostError> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(HostError::Unavailable { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn count(text: &str) -> Result<u64, Bad> {
-    number(Some(text.trim())).ok_or(Bad::Line(1, "a count"))
 }
 
 /// Adds up the rows, one a CPU. Columns go by the names of the first line: 5.10 and later have `clashres` in

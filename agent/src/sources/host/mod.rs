@@ -11,29 +11,36 @@ mod cpufreq;
 mod diskstats;
 mod ethtool;
 mod filesystem;
+mod interrupts;
 mod link;
 mod loadavg;
 mod meminfo;
 mod netstat;
 mod pressure;
 mod proc_file;
+mod processes;
 mod qdisc;
 mod route;
+mod sock_diag;
 mod sockstat;
 mod softirqs;
 mod softnet;
 mod sysctl;
 mod tailscaled;
+mod tcp;
+mod time;
 mod udp;
 mod vmstat;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::collector::Collectors;
 use crate::model::host::Host;
+use crate::model::tailnet::Tailnet;
 
 pub use boot::boot;
 pub(super) use cpu::CpuReader;
@@ -105,6 +112,15 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+    /// A system call failed.
+    #[error("cannot {operation}")]
+    Call {
+        /// What it was for.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A line is not what the kernel writes.
     #[error("{path}, line {line}: expected {expected}, found {found:?}")]
     Malformed {
@@ -141,17 +157,27 @@ trait Collector: Default + 'static {
     /// Its field of the model.
     fn field(host: &mut Host) -> &mut Option<Self::Output>;
 
+    /// Takes over who is in the tailnet; most collectors do not care.
+    fn follow(&mut self, _tailnet: &Arc<Tailnet>) {}
+
     /// Reads once. `Ok(None)` when there is nothing to say and nothing wrong with that.
     fn collect(&mut self, paths: &Paths) -> Result<Option<Self::Output>, HostError>;
 }
 
 /// A [`Collector`] of any output.
 trait Run {
+    /// [`Collector::follow`].
+    fn follow(&mut self, tailnet: &Arc<Tailnet>);
+
     /// Reads once and fills the collector's field, with `None` on failure.
     fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError>;
 }
 
 impl<C: Collector> Run for C {
+    fn follow(&mut self, tailnet: &Arc<Tailnet>) {
+        Collector::follow(self, tailnet);
+    }
+
     fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError> {
         let field = C::field(host);
         *field = None;
@@ -186,17 +212,21 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<ethtool::DriverCollector>(),
     info::<ethtool::EthtoolCollector>(),
     info::<filesystem::FilesystemCollector>(),
+    info::<interrupts::InterruptsCollector>(),
     info::<link::LinkCollector>(),
     info::<loadavg::LoadavgCollector>(),
     info::<meminfo::MeminfoCollector>(),
     info::<netstat::NetstatCollector>(),
     info::<pressure::PressureCollector>(),
+    info::<processes::ProcessesCollector>(),
     info::<qdisc::QdiscCollector>(),
     info::<sockstat::SockstatCollector>(),
     info::<softirqs::SoftirqsCollector>(),
     info::<softnet::SoftnetCollector>(),
     info::<sysctl::SysctlCollector>(),
     info::<tailscaled::TailscaledCollector>(),
+    info::<tcp::TcpCollector>(),
+    info::<time::TimeCollector>(),
     info::<udp::UdpCollector>(),
     info::<vmstat::VmstatCollector>(),
 ];
@@ -218,6 +248,11 @@ impl HostSource {
         let collectors =
             COLLECTORS.iter().filter(|info| enabled(info)).map(|info| (info.name, (info.create)())).collect();
         Self { paths, collectors, complaints: Complaints::default() }
+    }
+
+    /// Tells the collectors who is in the tailnet.
+    pub fn follow(&mut self, tailnet: &Arc<Tailnet>) {
+        self.collectors.iter_mut().for_each(|(_, collector)| collector.follow(tailnet));
     }
 
     /// Runs every collector once: fills `host`, notes duration and success under the collector's name. A
@@ -246,7 +281,10 @@ pub(super) fn complain(complaints: &mut Complaints, name: &'static str, error: O
         return;
     };
     let mut text = error.to_string();
-    if let HostError::Read { source, .. } | HostError::Netlink { source, .. } = &error {
+    if let HostError::Read { source, .. }
+    | HostError::Netlink { source, .. }
+    | HostError::Call { source, .. } = &error
+    {
         text = format!("{text}: {source}");
     }
     if complaints.get(name) != Some(&text) {

@@ -43,7 +43,7 @@ impl Collector for NetstatCollector {
 }
 
 /// snmp and netstat: a line of names and a line of values, both begun by the protocol.
-fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64)) -> Result<(), Bad> {
+pub(super) fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64)) -> Result<(), Bad> {
     let mut lines = text.lines().enumerate();
     while let Some((index, names)) = lines.next() {
         let (at, values) = lines.next().ok_or(Bad::Line(index + 1, "a line of values after it"))?;

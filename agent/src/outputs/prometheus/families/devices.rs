@@ -148,6 +148,35 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
+                "tailgauge_host_network_interrupts_total",
+                &["device", "cpu"],
+                "Interrupts of the device on each CPU, of all its queues: a device that interrupts one CPU only has its \
+                 packets handled by that one. Devices without hardware have none; with more than 16 others, the first \
+                 16 by name.",
+            ),
+            samples: |view, samples| {
+                for row in view.model.host.interrupts.iter().flatten() {
+                    for (cpu, count) in &row.by_cpu {
+                        let line = samples.sample().label("device", &row.device);
+                        line.number_label("cpu", *cpu).integer(*count);
+                    }
+                }
+            },
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_network_interrupt_lines",
+                &["device"],
+                "Interrupts that the device has, one a queue with most drivers.",
+            ),
+            samples: |view, samples| {
+                for row in view.model.host.interrupts.iter().flatten() {
+                    samples.sample().label("device", &row.device).integer(row.lines);
+                }
+            },
+        },
+        Family {
+            header: Header::counter(
                 "tailgauge_host_qdisc_bytes_total",
                 &["device", "kind"],
                 "Bytes sent through the root queueing discipline of the device.",

@@ -1,7 +1,7 @@
 //! CPU, memory and load of the host.
 
 use super::{Family, Section, View};
-use crate::model::host::{Cpu, Load, Memory, Paging, Stall};
+use crate::model::host::{Cpu, Load, Memory, Paging, Processes, Stall};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -100,6 +100,30 @@ pub(super) const SECTION: Section = Section {
         Family {
             header: Header::gauge("tailgauge_host_tasks_blocked", &[], "Tasks that wait for a disk now."),
             samples: |view, samples| cpu(view, samples, |cpu| cpu.blocked),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_threads",
+                &[],
+                "Threads of all processes and of the kernel.",
+            ),
+            samples: |view, samples| processes(view, samples, |processes| processes.threads),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_threads_limit",
+                &[],
+                "Most threads that there may be (kernel.threads-max).",
+            ),
+            samples: |view, samples| processes(view, samples, |processes| processes.threads_limit),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_pids_limit",
+                &[],
+                "Highest process id (kernel.pid_max): a thread takes one, too.",
+            ),
+            samples: |view, samples| processes(view, samples, |processes| processes.pids_limit),
         },
         Family {
             header: Header::gauge(
@@ -237,6 +261,10 @@ pub(super) const SECTION: Section = Section {
 
 fn cpu(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Cpu) -> u64) {
     samples.plain(view.model.host.cpu.as_ref().map(value));
+}
+
+fn processes(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Processes) -> u64) {
+    samples.plain(view.model.host.processes.as_ref().map(value));
 }
 
 fn load(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Load) -> f64) {

@@ -1,6 +1,7 @@
 //! The table of all families of the model, by section of docs/METRICS.md.
 
 mod agent;
+mod connections;
 mod devices;
 mod disk;
 mod ethtool;
@@ -13,6 +14,7 @@ mod settings;
 mod sockets;
 mod tailscaled;
 mod tcp;
+mod time;
 mod tunnel;
 mod window;
 
@@ -58,11 +60,13 @@ pub(super) const SECTIONS: &[Section] = &[
     host::SECTION,
     sampled::SECTION,
     frequency::SECTION,
+    time::SECTION,
     disk::SECTION,
     devices::SECTION,
     ethtool::SECTION,
     network::SECTION,
     sockets::SECTION,
+    connections::SECTION,
     settings::SECTION,
     agent::SECTION,
 ];
