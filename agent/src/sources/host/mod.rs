@@ -45,7 +45,7 @@ use crate::model::tailnet::Tailnet;
 pub use boot::boot;
 pub(super) use cpu::CpuReader;
 pub(super) use pressure::PressureReader;
-pub(super) use qdisc::root as root_qdisc;
+pub(super) use qdisc::roots as root_qdiscs;
 pub(super) use tailscaled::{Finder, Process, Stat, Threads};
 pub(super) use udp::Sockets as UdpSockets;
 
