@@ -14,6 +14,14 @@ use tailgauge_testbed::{needs, xdp};
 const LIMIT: Duration = Duration::from_secs(10);
 const PORT: u16 = 9;
 
+/// Both collectors, run once.
+fn collect() -> Host {
+    let mut source = HostSource::new(Paths::default(), |info| ["driver", "ethtool"].contains(&info.name));
+    let (mut host, mut status) = (Host::default(), Collectors::default());
+    source.collect(&mut host, &mut status);
+    host
+}
+
 /// Two namespaces joined by a veth pair of two queues each way, and no need to ask for addresses.
 struct Pair {
     near: Namespace,
@@ -41,16 +49,9 @@ impl Pair {
         run(self.near.command("ethtool").args(arguments)).unwrap()
     }
 
-    /// Both collectors, run once.
+    /// What both collectors say of the near end, which is alone.
     fn collect(&self) -> (DeviceSettings, Option<DriverStatistics>) {
-        let run = || {
-            let mut source =
-                HostSource::new(Paths::default(), |info| ["driver", "ethtool"].contains(&info.name));
-            let (mut host, mut status) = (Host::default(), Collectors::default());
-            source.collect(&mut host, &mut status);
-            host
-        };
-        let host = self.near.run(run).unwrap();
+        let host = self.near.run(collect).unwrap();
         let (settings, drivers) = (host.device_settings.unwrap(), host.driver_statistics.unwrap());
         assert_eq!(settings.len(), 1, "lo is left out");
         assert!(drivers.len() <= 1);
@@ -112,6 +113,22 @@ fn queues_are_what_ethtool_sets() {
     let (settings, _) = pair.collect();
     assert_eq!((settings.transmit_queues.now, settings.receive_queues.now), (Some(1), Some(2)));
     assert_eq!(settings.receive_ring.now, None, "veth has no rings");
+}
+
+#[test]
+fn the_tunnel_comes_first_though_it_is_the_youngest() {
+    let test = "the_tunnel_comes_first_though_it_is_the_youngest";
+    let Ok(()) = needs::root_and(test, &["ip"]) else { return };
+    let pair = Pair::up();
+    for name in ["tun7", "tailscale0"] {
+        pair.near.ip(&["tuntap", "add", "dev", name, "mode", "tun"]).unwrap();
+        pair.near.ip(&["link", "set", name, "up"]).unwrap();
+    }
+    let host = pair.near.run(collect).unwrap();
+    let names: Vec<_> =
+        host.device_settings.iter().flat_map(|list| list.iter()).map(|device| &device.device).collect();
+    assert_eq!(names, ["tailscale0", "near0", "tun7"]);
+    assert_eq!(host.driver_statistics.unwrap().len(), 1, "a TUN device has no driver that counts");
 }
 
 #[test]
