@@ -132,6 +132,34 @@ fn the_tunnel_comes_first_though_it_is_the_youngest() {
 }
 
 #[test]
+fn queues_and_devices_that_go_leave_the_others_right() {
+    let test = "queues_and_devices_that_go_leave_the_others_right";
+    let Ok(()) = needs::root_and(test, &["ip", "ethtool"]) else { return };
+    let pair = Pair::up();
+    pair.near.ip(&["link", "add", "other0", "type", "veth", "peer", "name", "other1"]).unwrap();
+    pair.near.ip(&["link", "set", "other0", "up"]).unwrap();
+    let statistics = || {
+        let mut source = HostSource::new(Paths::default(), |info| info.name == "driver");
+        let (mut host, mut status) = (Host::default(), Collectors::default());
+        let mut devices = || {
+            source.collect(&mut host, &mut status);
+            let list = host.driver_statistics.iter().flatten();
+            list.map(|driver| (driver.device.clone(), driver.losses.len())).collect::<Vec<_>>()
+        };
+        let before = devices();
+        assert_eq!(before.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["near0", "other0"]);
+        // With fewer queues the driver has fewer statistics than were listed, and the same ones added up.
+        pair.ethtool(&["-L", "near0", "rx", "1"]);
+        assert_eq!(devices(), before);
+        pair.near.ip(&["link", "set", "near0", "down"]).unwrap();
+        pair.near.ip(&["link", "set", "near0", "name", "renamed0", "up"]).unwrap();
+        pair.near.ip(&["link", "del", "other0"]).unwrap();
+        assert_eq!(devices(), [("renamed0".to_owned(), before[0].1)]);
+    };
+    pair.near.run(statistics).unwrap();
+}
+
+#[test]
 fn what_a_driver_drops_is_added_up_over_its_queues() {
     let test = "what_a_driver_drops_is_added_up_over_its_queues";
     let Ok(()) = needs::root_and(test, &["ip", "ethtool"]) else { return };

@@ -42,6 +42,19 @@ impl Collector for DriverCollector {
         if self.listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
             self.list(&mut ethtool, paths)?;
         }
+        let mut found = self.read(&mut ethtool)?;
+        if self.listed.is_none() {
+            self.list(&mut ethtool, paths)?;
+            found = self.read(&mut ethtool)?;
+        }
+        self.ethtool = Some(ethtool);
+        Ok(Some(found))
+    }
+}
+
+impl DriverCollector {
+    /// Reads every device; forgets when the list was made if it is no longer right.
+    fn read(&mut self, ethtool: &mut Ethtool) -> Result<Vec<DriverStatistics>, HostError> {
         let mut found = Vec::with_capacity(self.plans.len());
         for (device, plan) in &self.plans {
             // By number: another device may have its name meanwhile.
@@ -55,12 +68,9 @@ impl Collector for DriverCollector {
                 Err(error) => skip(device, error)?,
             }
         }
-        self.ethtool = Some(ethtool);
-        Ok(Some(found))
+        Ok(found)
     }
-}
 
-impl DriverCollector {
     fn list(&mut self, ethtool: &mut Ethtool, paths: &Paths) -> Result<(), HostError> {
         self.plans.clear();
         for device in devices::list(&mut self.route, paths)? {
