@@ -14,6 +14,14 @@ use tailgauge_testbed::{needs, xdp};
 const LIMIT: Duration = Duration::from_secs(10);
 const PORT: u16 = 9;
 
+/// Both collectors, run once.
+fn collect() -> Host {
+    let mut source = HostSource::new(Paths::default(), |info| ["driver", "ethtool"].contains(&info.name));
+    let (mut host, mut status) = (Host::default(), Collectors::default());
+    source.collect(&mut host, &mut status);
+    host
+}
+
 /// Two namespaces joined by a veth pair of two queues each way, and no need to ask for addresses.
 struct Pair {
     near: Namespace,
@@ -41,16 +49,9 @@ impl Pair {
         run(self.near.command("ethtool").args(arguments)).unwrap()
     }
 
-    /// Both collectors, run once.
+    /// What both collectors say of the near end, which is alone.
     fn collect(&self) -> (DeviceSettings, Option<DriverStatistics>) {
-        let run = || {
-            let mut source =
-                HostSource::new(Paths::default(), |info| ["driver", "ethtool"].contains(&info.name));
-            let (mut host, mut status) = (Host::default(), Collectors::default());
-            source.collect(&mut host, &mut status);
-            host
-        };
-        let host = self.near.run(run).unwrap();
+        let host = self.near.run(collect).unwrap();
         let (settings, drivers) = (host.device_settings.unwrap(), host.driver_statistics.unwrap());
         assert_eq!(settings.len(), 1, "lo is left out");
         assert!(drivers.len() <= 1);
@@ -112,6 +113,50 @@ fn queues_are_what_ethtool_sets() {
     let (settings, _) = pair.collect();
     assert_eq!((settings.transmit_queues.now, settings.receive_queues.now), (Some(1), Some(2)));
     assert_eq!(settings.receive_ring.now, None, "veth has no rings");
+}
+
+#[test]
+fn the_tunnel_comes_first_though_it_is_the_youngest() {
+    let test = "the_tunnel_comes_first_though_it_is_the_youngest";
+    let Ok(()) = needs::root_and(test, &["ip"]) else { return };
+    let pair = Pair::up();
+    for name in ["tun7", "tailscale0"] {
+        pair.near.ip(&["tuntap", "add", "dev", name, "mode", "tun"]).unwrap();
+        pair.near.ip(&["link", "set", name, "up"]).unwrap();
+    }
+    let host = pair.near.run(collect).unwrap();
+    let names: Vec<_> =
+        host.device_settings.iter().flat_map(|list| list.iter()).map(|device| &device.device).collect();
+    assert_eq!(names, ["tailscale0", "near0", "tun7"]);
+    assert_eq!(host.driver_statistics.unwrap().len(), 1, "a TUN device has no driver that counts");
+}
+
+#[test]
+fn queues_and_devices_that_go_leave_the_others_right() {
+    let test = "queues_and_devices_that_go_leave_the_others_right";
+    let Ok(()) = needs::root_and(test, &["ip", "ethtool"]) else { return };
+    let pair = Pair::up();
+    pair.near.ip(&["link", "add", "other0", "type", "veth", "peer", "name", "other1"]).unwrap();
+    pair.near.ip(&["link", "set", "other0", "up"]).unwrap();
+    let statistics = || {
+        let mut source = HostSource::new(Paths::default(), |info| info.name == "driver");
+        let (mut host, mut status) = (Host::default(), Collectors::default());
+        let mut devices = || {
+            source.collect(&mut host, &mut status);
+            let list = host.driver_statistics.iter().flatten();
+            list.map(|driver| (driver.device.clone(), driver.losses.len())).collect::<Vec<_>>()
+        };
+        let before = devices();
+        assert_eq!(before.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["near0", "other0"]);
+        // With fewer queues the driver has fewer statistics than were listed, and the same ones added up.
+        pair.ethtool(&["-L", "near0", "rx", "1"]);
+        assert_eq!(devices(), before);
+        pair.near.ip(&["link", "set", "near0", "down"]).unwrap();
+        pair.near.ip(&["link", "set", "near0", "name", "renamed0", "up"]).unwrap();
+        pair.near.ip(&["link", "del", "other0"]).unwrap();
+        assert_eq!(devices(), [("renamed0".to_owned(), before[0].1)]);
+    };
+    pair.near.run(statistics).unwrap();
 }
 
 #[test]

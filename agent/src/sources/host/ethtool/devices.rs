@@ -1,5 +1,7 @@
 //! Which devices are asked.
 
+use std::io;
+
 use netlink_packet_route::link::LinkHeader;
 
 use crate::sources::host::link;
@@ -39,6 +41,12 @@ pub(super) fn list(route: &mut Route, paths: &Paths) -> Result<Vec<Device>, Host
     devices.sort_by_key(|(rank, device)| (*rank, device.index));
     devices.truncate(MOST);
     Ok(devices.into_iter().map(|(_, device)| device).collect())
+}
+
+/// Whether it is the driver of one device that failed: others can still be asked, and that one later.
+pub(super) fn is_of_driver(error: &io::Error) -> bool {
+    let own = [libc::EBUSY, libc::EIO, libc::ENETDOWN, libc::ENXIO, libc::ETIMEDOUT];
+    error.raw_os_error().is_some_and(|number| own.contains(&number))
 }
 
 /// 1 for hardware, 2 for others; `None` for a device that is not asked.

@@ -42,18 +42,10 @@ impl Collector for DriverCollector {
         if self.listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
             self.list(&mut ethtool, paths)?;
         }
-        let mut found = Vec::with_capacity(self.plans.len());
-        for (device, plan) in &self.plans {
-            // By number: another device may have its name meanwhile.
-            let name = ethtool.name(device.index).map_err(failed)?;
-            let values = match &name {
-                Some(name) => ethtool.values(name, plan.count).map_err(failed)?,
-                None => None,
-            };
-            match values {
-                Some(values) => found.push(plan.read(&device.name, values)),
-                None => self.listed = None,
-            }
+        let mut found = self.read(&mut ethtool)?;
+        if self.listed.is_none() {
+            self.list(&mut ethtool, paths)?;
+            found = self.read(&mut ethtool)?;
         }
         self.ethtool = Some(ethtool);
         Ok(Some(found))
@@ -61,18 +53,46 @@ impl Collector for DriverCollector {
 }
 
 impl DriverCollector {
+    /// Reads every device; forgets when the list was made if it is no longer right.
+    fn read(&mut self, ethtool: &mut Ethtool) -> Result<Vec<DriverStatistics>, HostError> {
+        let mut found = Vec::with_capacity(self.plans.len());
+        for (device, plan) in &self.plans {
+            // By number: another device may have its name meanwhile.
+            let Some(name) = ethtool.name(device.index).map_err(failed)? else {
+                self.listed = None;
+                continue;
+            };
+            match ethtool.values(&name, plan.count) {
+                Ok(Some(values)) => found.push(plan.read(&device.name, values)),
+                Ok(None) => self.listed = None,
+                Err(error) => skip(device, error)?,
+            }
+        }
+        Ok(found)
+    }
+
     fn list(&mut self, ethtool: &mut Ethtool, paths: &Paths) -> Result<(), HostError> {
         self.plans.clear();
         for device in devices::list(&mut self.route, paths)? {
             let Some(name) = ethtool.name(device.index).map_err(failed)? else { continue };
-            let plan = Plan::new(ethtool.names(&name).map_err(failed)?);
-            if !plan.is_empty() {
-                self.plans.push((device, plan));
+            match ethtool.names(&name).map(Plan::new) {
+                Ok(plan) if plan.is_empty() => {}
+                Ok(plan) => self.plans.push((device, plan)),
+                Err(error) => skip(&device, error)?,
             }
         }
         self.listed = Some(Instant::now());
         Ok(())
     }
+}
+
+/// A driver that fails has no statistics this time.
+fn skip(device: &Device, error: io::Error) -> Result<(), HostError> {
+    if !devices::is_of_driver(&error) {
+        return Err(failed(error));
+    }
+    tracing::debug!(device = device.name, %error, "the driver of a network device does not tell its statistics");
+    Ok(())
 }
 
 fn failed(source: io::Error) -> HostError {

@@ -4,6 +4,7 @@ use std::io;
 
 use netlink_sys::protocols::NETLINK_GENERIC;
 
+use super::devices;
 use crate::sources::netlink::{Netlink, attributes, push_attribute};
 
 /// `struct genlmsghdr`: command, version, two bytes of nothing.
@@ -48,7 +49,7 @@ impl Family {
     }
 
     /// Asks about a device, and hands the attributes of the answer to `read`. `None` when the device is gone or has
-    /// no such thing.
+    /// no such thing, or its driver fails.
     pub(super) fn ask_device<T>(
         &mut self,
         command: u8,
@@ -60,6 +61,10 @@ impl Family {
         push_attribute(&mut header, HEADER_FLAGS, &COMPACT_BITSETS.to_ne_bytes());
         match self.ask(command, &header, &[], read) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP)) => Ok(None),
+            Err(error) if devices::is_of_driver(&error) => {
+                tracing::debug!(index, command, %error, "the driver of a network device does not answer");
+                Ok(None)
+            }
             outcome => outcome.map(Some),
         }
     }

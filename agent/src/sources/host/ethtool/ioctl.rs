@@ -23,8 +23,8 @@ const GET_STRING_SET_INFO: u32 = 0x37;
 const STATISTICS: u32 = 1;
 /// `ETH_GSTRING_LEN`.
 const NAME_BYTES: usize = 32;
-/// More statistics than a device of 128 queues has.
-const MOST: usize = 1 << 14;
+/// More statistics than a device of 256 queues has.
+const MOST: u32 = 1 << 15;
 
 /// A socket to ask with, and memory for the answers.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl Ethtool {
         }
     }
 
-    /// Names of the statistics of a device's driver, 32 bytes each, padded with zeroes; none without any, or when
-    /// their number changes meanwhile.
+    /// Names of the statistics of a device's driver, 32 bytes each, padded with zeroes; none without any, with more than
+    /// [`MOST`], or when their number changes meanwhile.
     pub(super) fn names(&mut self, device: &str) -> io::Result<impl Iterator<Item = &[u8]>> {
         // struct ethtool_sset_info: command, nothing, 64 bits that say which sets, one length a set.
         let sets = (1u64 << STATISTICS).to_ne_bytes();
@@ -58,8 +58,9 @@ impl Ethtool {
         let has_any = self.ask(device, &head)? && self.answer.bytes()[8..16] != [0; 8];
         let count = if has_any { self.answer.word(4) } else { 0 };
         // struct ethtool_gstrings: command, set, length, names.
-        let answered = count > 0 && self.ask(device, &[GET_STRINGS, STATISTICS, count])?;
-        let same = answered && self.answer.word(2) == count && count as usize <= MOST;
+        let any = (1..=MOST).contains(&count);
+        let same =
+            any && self.ask(device, &[GET_STRINGS, STATISTICS, count])? && self.answer.word(2) == count;
         let names = self.answer.bytes()[12..].chunks_exact(NAME_BYTES);
         Ok(names.take(if same { count as usize } else { 0 }))
     }
@@ -75,8 +76,8 @@ impl Ethtool {
         Ok(self.answer.bytes().get(8..end).map(Values))
     }
 
-    /// Writes the head of a question, and lets the kernel put the answer in its place. False when the device is gone
-    /// or its driver has no such thing.
+    /// Writes the head of a question, and lets the kernel put the answer in its place. False when the device is gone,
+    /// its driver has no such thing, or there was no room for it.
     fn ask(&mut self, device: &str, head: &[u32]) -> io::Result<bool> {
         let bytes = self.answer.bytes_mut();
         for (place, word) in bytes.chunks_exact_mut(4).zip(head) {
@@ -100,7 +101,7 @@ impl Ethtool {
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
-            Some(libc::ENODEV | libc::EOPNOTSUPP) => Ok(false),
+            Some(libc::ENODEV | libc::EOPNOTSUPP | libc::EFAULT) => Ok(false),
             _ => Err(error),
         }
     }
@@ -128,7 +129,7 @@ struct Answer {
 impl Answer {
     fn new() -> io::Result<Self> {
         let page = rustix::param::page_size();
-        let length = (MOST * NAME_BYTES).next_multiple_of(page);
+        let length = (MOST as usize * NAME_BYTES + 12).next_multiple_of(page);
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let address =

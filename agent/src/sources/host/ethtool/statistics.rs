@@ -12,7 +12,7 @@ use crate::sources::clean;
 /// Statistics of one device that get series.
 const MOST: usize = 64;
 /// A word that tells of loss or of a limit that was met.
-const LOSS: [&str; 24] = [
+const LOSS: [&str; 25] = [
     "discard",
     "discarded",
     "discards",
@@ -21,6 +21,7 @@ const LOSS: [&str; 24] = [
     "drops",
     "exhausted",
     "fifo",
+    "full",
     "missed",
     "nobuf",
     "nobufs",
@@ -39,12 +40,11 @@ const LOSS: [&str; 24] = [
     "underruns",
 ];
 /// Two words that do so next to each other; the second is a beginning.
-const LOSS_PAIRS: [(&str, &str); 18] = [
+const LOSS_PAIRS: [(&str, &str); 17] = [
     ("alloc", "err"),
     ("alloc", "fail"),
     ("buf", "fail"),
     ("buff", "fail"),
-    ("buffer", "full"),
     ("no", "buf"),
     ("no", "desc"),
     ("no", "dma"),
@@ -54,10 +54,10 @@ const LOSS_PAIRS: [(&str, &str); 18] = [
     ("of", "buf"),
     ("page", "fail"),
     ("queue", "stop"),
-    ("ring", "full"),
-    ("send", "full"),
     ("stop", "queue"),
     ("tx", "busy"),
+    ("tx", "restart"),
+    ("tx", "stop"),
 ];
 /// Words of what has nothing to do with traffic: time stamps, and the management controller.
 const BESIDE: [&str; 5] = ["hwtstamp", "ptp", "smbus", "tstamp", "timestamp"];
@@ -241,6 +241,7 @@ mod tests {
             "rx_dropped_pkt[0]",
             "rx_no_buffers_posted[0]",
             "rx_buf_alloc_fail",
+            "tx_stop[0]",
             "tx_no_memory",
             "tx_send_full",
             "stop_queue",
@@ -251,6 +252,8 @@ mod tests {
             "alloc_rx_buff_failed",
             "tx_timeout_count",
             "rx_missed",
+            "tx_restart_queue",
+            "tx_queue_0_restart",
             "tx_underrun",
             // i40e, ice
             "rx_alloc_fail",
@@ -275,7 +278,6 @@ mod tests {
             "rx_packets",
             "rx_queue_0_bytes",
             "rx0_kicks",
-            "tx_restart_queue",
             "rx_csum_offload_good",
             "tx_hwtstamp_timeouts",
             "dropped_smbus",
@@ -283,6 +285,7 @@ mod tests {
             "rx_65_to_127_byte_packets",
             "ch0_events",
             "interface_up",
+            "tx_wake[0]",
             "",
         ];
         assert_eq!(chosen(&left_out), []);
