@@ -24,6 +24,7 @@ pub fn metrics_markdown() -> String {
         section(&mut page, described.title, described.about, described.families.iter().map(|f| &f.header));
     }
     section(&mut page, own::TITLE, own::ABOUT, own::HEADERS.iter().copied());
+    section(&mut page, compat::node::TITLE, compat::node::ABOUT, compat::node::headers());
     section(&mut page, compat::tailscale::TITLE, compat::tailscale::ABOUT, compat::tailscale::HEADERS);
     page
 }
@@ -38,6 +39,7 @@ fn section<'a>(page: &mut String, title: &str, about: &str, headers: impl IntoIt
             Kind::Gauge => "gauge",
             Kind::Info => "info",
             Kind::Histogram => "histogram",
+            Kind::Untyped => "untyped",
         };
         let labels: Vec<_> = header.labels.iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", header.name, labels.join(", "), header.help);

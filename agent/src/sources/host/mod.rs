@@ -13,6 +13,7 @@ mod link;
 mod loadavg;
 mod meminfo;
 mod netstat;
+mod node;
 mod pressure;
 mod proc_file;
 mod qdisc;
@@ -35,6 +36,7 @@ use crate::model::host::Host;
 
 pub use boot::boot;
 pub(super) use cpu::CpuReader;
+pub use node::NodeSource;
 pub(super) use pressure::PressureReader;
 pub(super) use qdisc::root as root_qdisc;
 pub(super) use tailscaled::{Finder, Process, Threads};

@@ -43,7 +43,7 @@ impl Collector for NetstatCollector {
 }
 
 /// snmp and netstat: a line of names and a line of values, both begun by the protocol.
-fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64)) -> Result<(), Bad> {
+pub(super) fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64)) -> Result<(), Bad> {
     let mut lines = text.lines().enumerate();
     while let Some((index, names)) = lines.next() {
         let (at, values) = lines.next().ok_or(Bad::Line(index + 1, "a line of values after it"))?;
@@ -65,7 +65,7 @@ fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64)) -> Resul
 }
 
 /// snmp6: a name and a value a line.
-fn lines(text: &str, mut found: impl FnMut(&str, u64)) -> Result<(), Bad> {
+pub(super) fn lines(text: &str, mut found: impl FnMut(&str, u64)) -> Result<(), Bad> {
     for (index, line) in text.lines().enumerate() {
         let mut words = line.split_ascii_whitespace();
         let Some(name) = words.next() else { continue };

@@ -5,12 +5,12 @@ use std::io;
 use crate::sources::netlink::{Netlink, attributes};
 
 /// `SOCK_DIAG_BY_FAMILY`.
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// `struct inet_diag_req_v2` and where its fields are.
+pub(in crate::sources::host) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `struct inet_diag_req_v2` and where the socket is in it.
 const REQUEST_BYTES: usize = 56;
 const REQUEST_ID: usize = 8;
 /// `struct inet_diag_sockid`: ports, addresses, device, cookie.
-const ID_BYTES: usize = 48;
+pub(in crate::sources::host) const ID_BYTES: usize = 48;
 const ID_REMOTE_PORT: usize = 2;
 const ID_COOKIE: usize = 40;
 /// `struct inet_diag_msg`.
@@ -68,7 +68,7 @@ pub(in crate::sources) struct Memory {
 /// holders of CAP_NET_ADMIN only.
 pub(in crate::sources) fn marked(netlink: &mut Netlink, family: u8) -> io::Result<Vec<Socket>> {
     let mut found = Vec::new();
-    let request = request(family, UNCONNECTED, &[0; ID_BYTES]);
+    let request = request(family, UDP, UNCONNECTED, &[0; ID_BYTES]);
     netlink.request(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &request, |_, body| {
         found.extend(parse(body).filter(Answer::is_marked).map(|answer| answer.socket));
     })?;
@@ -88,7 +88,7 @@ pub(in crate::sources) fn memory(netlink: &mut Netlink, socket: &Socket) -> io::
     id[destination].copy_from_slice(&socket.id[source]);
     let mut found = None;
     let outcome =
-        netlink.request(SOCK_DIAG_BY_FAMILY, 0, &request(socket.family, u32::MAX, &id), |_, body| {
+        netlink.request(SOCK_DIAG_BY_FAMILY, 0, &request(socket.family, UDP, u32::MAX, &id), |_, body| {
             found = parse(body).and_then(|answer| answer.memory);
         });
     match outcome {
@@ -103,11 +103,21 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
 }
 
-fn request(family: u8, states: u32, id: &[u8; ID_BYTES]) -> [u8; REQUEST_BYTES] {
+/// A protocol of sockets, and which extensions its answers shall have.
+pub(in crate::sources::host) type Protocol = (u8, u8);
+const UDP: Protocol = (libc::IPPROTO_UDP as u8, EXTENSIONS);
+
+/// `struct inet_diag_req_v2`. `states` has a bit for each state by number.
+pub(in crate::sources::host) fn request(
+    family: u8,
+    (protocol, extensions): Protocol,
+    states: u32,
+    id: &[u8; ID_BYTES],
+) -> [u8; REQUEST_BYTES] {
     let mut request = [0; REQUEST_BYTES];
     request[0] = family;
-    request[1] = libc::IPPROTO_UDP as u8;
-    request[2] = EXTENSIONS;
+    request[1] = protocol;
+    request[2] = extensions;
     request[4..8].copy_from_slice(&states.to_ne_bytes());
     request[REQUEST_ID..].copy_from_slice(id);
     request
