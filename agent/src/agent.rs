@@ -12,11 +12,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cli::{AttachMode, Options};
 use crate::listeners::Listeners;
 use crate::model::Model;
+use crate::model::node::Selection;
 use crate::model::slots::SlotTable;
 use crate::model::tailnet::Tailnet;
 use crate::outputs::http::{Limits, ListenError, Server, Site};
 use crate::outputs::own::SelfMetrics;
-use crate::sources::host::{HostSource, Paths, boot};
+use crate::sources::host::{HostSource, NodeSource, Paths, boot};
 use crate::sources::kernel::{self, DeviceWatch, KernelConfig, KernelError, KernelSource};
 use crate::sources::sampler::{self, Sampler};
 use crate::sources::tailscale::{self, TailscaleConfig};
@@ -53,6 +54,7 @@ struct State {
     kernel: KernelSource,
     host: HostSource,
     host_read: Option<Instant>,
+    node: NodeSource,
     grace: Duration,
 }
 
@@ -110,6 +112,11 @@ impl State {
 impl Site for Agent {
     fn take_snapshot(&self) {
         self.state.borrow_mut().refresh();
+    }
+
+    fn read_node(&self, collectors: Selection) {
+        let State { model, node, .. } = &mut *self.state.borrow_mut();
+        node.collect(collectors, &mut model.node);
     }
 
     fn with_model<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
@@ -197,9 +204,10 @@ fn state(options: &Options) -> Result<State, ServeError> {
     })?;
     let host =
         HostSource::new(paths(options), |collector| options.collectors.enabled.contains(collector.name));
+    let node = NodeSource::new(paths(options));
     let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };
     model.host.boot = Some(boot());
-    Ok(State { model, kernel, host, host_read: None, grace: options.peer_grace })
+    Ok(State { model, kernel, host, host_read: None, node, grace: options.peer_grace })
 }
 
 fn paths(options: &Options) -> Paths {

@@ -3,6 +3,7 @@
 pub mod collector;
 pub mod host;
 pub mod kernel;
+pub mod node;
 pub mod sampled;
 pub mod slots;
 pub mod synthetic;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use collector::Collectors;
 use host::Host;
 use kernel::Kernel;
+use node::Node;
 use sampled::Sampled;
 use slots::SlotTable;
 use tailnet::Tailnet;
@@ -32,6 +34,8 @@ pub struct Model {
     pub kernel: Kernel,
     /// Filled by `sources::host`.
     pub host: Host,
+    /// Filled by `sources::host::node`, when it is asked for.
+    pub node: Node,
     /// Filled by `sources::sampler`.
     pub sampled: Sampled,
     /// Health of every source.

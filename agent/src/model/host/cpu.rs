@@ -13,6 +13,8 @@ pub struct Cpu {
     pub interrupts: u64,
     /// Processes and threads created (line `processes`).
     pub forks: u64,
+    /// Moment of boot, seconds since the Unix epoch (line `btime`); moves when the clock is set.
+    pub boot_time: Option<u64>,
     /// Tasks that are running or ready to run now (line `procs_running`).
     pub running: u64,
     /// Tasks that wait for a disk now (line `procs_blocked`).

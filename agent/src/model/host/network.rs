@@ -131,6 +131,8 @@ pub struct Softnet {
     pub dropped: u64,
     /// Times that the budget ran out with work left (`net.core.netdev_budget`).
     pub squeezed: u64,
+    /// Times that a device's transmit lock was held by another CPU; always 0 on current kernels.
+    pub collisions: u64,
     /// Wake-ups for packets that another CPU steered here (RPS).
     pub received_rps: u64,
     /// Packets dropped by the flow limit.

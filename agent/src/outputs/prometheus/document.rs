@@ -27,6 +27,7 @@ pub fn metrics_markdown() -> String {
     // Writing to a String cannot fail.
     let _ = write!(page, "\n## {}\n\n{}\n", foreign::TITLE, foreign::ABOUT);
     section(&mut page, own::TITLE, own::ABOUT, own::HEADERS.iter().copied());
+    section(&mut page, compat::node::TITLE, compat::node::ABOUT, compat::node::headers());
     section(&mut page, compat::tailscale::TITLE, compat::tailscale::ABOUT, compat::tailscale::HEADERS);
     page
 }
@@ -41,6 +42,7 @@ fn section<'a>(page: &mut String, title: &str, about: &str, headers: impl IntoIt
             Kind::Gauge => "gauge",
             Kind::Info => "info",
             Kind::Histogram => "histogram",
+            Kind::Untyped => "untyped",
         };
         let labels: Vec<_> = header.labels.iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", header.name, labels.join(", "), header.help);

@@ -56,6 +56,8 @@ fn statistics(text: &str) -> Result<ConntrackStatistics, Bad> {
             let place = match *name {
                 "found" => &mut sum.found,
                 "invalid" => &mut sum.invalid,
+                "ignore" => &mut sum.ignore,
+                "insert" => &mut sum.insert,
                 "insert_failed" => &mut sum.insert_failed,
                 "drop" => &mut sum.drop,
                 "early_drop" => &mut sum.early_drop,
@@ -74,14 +76,16 @@ mod tests {
     use proptest::prelude::*;
 
     const STATISTICS: &str = "entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart\n\
-        00000042  00000001 00000002 00000000 0000000a 0 0 0 0 00000003 00000010 00000005 0  0 0 0 00000006\n\
-        00000042  00000001 00000002 00000000 00000001 0 0 0 0 00000000 00000001 00000000 0  0 0 0 00000000\n";
+        00000042  00000001 00000002 00000000 0000000a 3 0 0 8 00000003 00000010 00000005 0  0 0 0 00000006\n\
+        00000042  00000001 00000002 00000000 00000001 4 0 0 0 00000000 00000001 00000000 0  0 0 0 00000000\n";
 
     #[test]
     fn rows_of_all_cpus_are_added_up() {
         let expected = ConntrackStatistics {
             found: 4,
             invalid: 11,
+            ignore: 7,
+            insert: 8,
             insert_failed: 3,
             drop: 17,
             early_drop: 5,

@@ -16,6 +16,7 @@ mod link;
 mod loadavg;
 mod meminfo;
 mod netstat;
+mod node;
 mod pressure;
 mod proc_file;
 mod processes;
@@ -44,6 +45,7 @@ use crate::model::tailnet::Tailnet;
 
 pub use boot::boot;
 pub(super) use cpu::CpuReader;
+pub use node::NodeSource;
 pub(super) use pressure::PressureReader;
 pub(super) use qdisc::roots as root_qdiscs;
 pub(super) use tailscaled::{Finder, Process, Stat, Threads};

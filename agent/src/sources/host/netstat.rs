@@ -65,7 +65,7 @@ pub(super) fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64
 }
 
 /// snmp6: a name and a value a line.
-fn lines(text: &str, mut found: impl FnMut(&str, u64)) -> Result<(), Bad> {
+pub(super) fn lines(text: &str, mut found: impl FnMut(&str, u64)) -> Result<(), Bad> {
     for (index, line) in text.lines().enumerate() {
         let mut words = line.split_ascii_whitespace();
         let Some(name) = words.next() else { continue };

@@ -4,6 +4,9 @@ use crate::sources::netlink::attributes;
 
 /// `SOCK_DIAG_BY_FAMILY`: sockets of one address family.
 pub(in crate::sources::host) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `struct inet_diag_req_v2` and where the socket is in it.
+const REQUEST_BYTES: usize = 56;
+const REQUEST_ID: usize = 8;
 /// `struct inet_diag_sockid`: ports, addresses, device, cookie.
 pub(in crate::sources::host) const ID_BYTES: usize = 48;
 pub(in crate::sources::host) const ID_REMOTE_PORT: usize = 2;
@@ -66,6 +69,25 @@ impl<'a> Answer<'a> {
         let mark = self.attributes().find(|(kind, _)| *kind == MARK).and_then(|(_, value)| word(value, 0));
         mark.is_some_and(|mark| mark & MARK_MASK == BYPASS_MARK)
     }
+}
+
+/// A protocol of sockets, and which extensions its answers shall have.
+pub(in crate::sources::host) type Protocol = (u8, u8);
+
+/// `struct inet_diag_req_v2`. `states` has a bit for each state by number.
+pub(in crate::sources::host) fn request(
+    family: u8,
+    (protocol, extensions): Protocol,
+    states: u32,
+    id: &[u8; ID_BYTES],
+) -> [u8; REQUEST_BYTES] {
+    let mut request = [0; REQUEST_BYTES];
+    request[0] = family;
+    request[1] = protocol;
+    request[2] = extensions;
+    request[4..8].copy_from_slice(&states.to_ne_bytes());
+    request[REQUEST_ID..].copy_from_slice(id);
+    request
 }
 
 /// The word at `place` of an array of them.

@@ -3,17 +3,16 @@
 use std::io;
 
 use crate::sources::host::sock_diag::{
-    Answer, ID_BYTES, ID_LOCAL_ADDRESS, ID_REMOTE_ADDRESS, ID_REMOTE_PORT, SOCK_DIAG_BY_FAMILY, Socket, word,
+    Answer, ID_BYTES, ID_LOCAL_ADDRESS, ID_REMOTE_ADDRESS, ID_REMOTE_PORT, Protocol, SOCK_DIAG_BY_FAMILY,
+    Socket, request, word,
 };
 use crate::sources::netlink::Netlink;
 
-/// `struct inet_diag_req_v2` and where its fields are.
-const REQUEST_BYTES: usize = 56;
-const REQUEST_ID: usize = 8;
 /// `INET_DIAG_SKMEMINFO`.
 const MEMORY: u16 = 7;
 /// Bits of `idiag_ext` are numbered from 1.
 const EXTENSIONS: u8 = 1 << (MEMORY - 1);
+const UDP: Protocol = (libc::IPPROTO_UDP as u8, EXTENSIONS);
 /// `TCP_CLOSE`, the state of a UDP socket that is not connected.
 const UNCONNECTED: u32 = 1 << 7;
 
@@ -31,7 +30,7 @@ pub(in crate::sources) struct Memory {
 /// Unconnected sockets with tailscaled's mark. Walks all UDP sockets: not for every sample.
 pub(in crate::sources) fn marked(netlink: &mut Netlink, family: u8) -> io::Result<Vec<Socket>> {
     let mut found = Vec::new();
-    let request = request(family, UNCONNECTED, &[0; ID_BYTES]);
+    let request = request(family, UDP, UNCONNECTED, &[0; ID_BYTES]);
     netlink.request(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &request, |_, body| {
         found.extend(Answer::parse(body).filter(Answer::is_marked).map(|answer| answer.socket));
     })?;
@@ -52,7 +51,7 @@ pub(in crate::sources) fn memory(netlink: &mut Netlink, socket: &Socket) -> io::
     id[destination].copy_from_slice(&socket.id[source]);
     let mut found = None;
     let outcome =
-        netlink.request(SOCK_DIAG_BY_FAMILY, 0, &request(socket.family, u32::MAX, &id), |_, body| {
+        netlink.request(SOCK_DIAG_BY_FAMILY, 0, &request(socket.family, UDP, u32::MAX, &id), |_, body| {
             found = parse(body);
         });
     match outcome {
@@ -65,16 +64,6 @@ pub(in crate::sources) fn memory(netlink: &mut Netlink, socket: &Socket) -> io::
 /// ESTALE: another socket is bound there now.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
-}
-
-fn request(family: u8, states: u32, id: &[u8; ID_BYTES]) -> [u8; REQUEST_BYTES] {
-    let mut request = [0; REQUEST_BYTES];
-    request[0] = family;
-    request[1] = libc::IPPROTO_UDP as u8;
-    request[2] = EXTENSIONS;
-    request[4..8].copy_from_slice(&states.to_ne_bytes());
-    request[REQUEST_ID..].copy_from_slice(id);
-    request
 }
 
 fn parse(body: &[u8]) -> Option<Memory> {
