@@ -34,10 +34,10 @@ const NUMBERS: [&str; 18] = [
 /// Somebody changes them by hand, if at all.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Remembers the settings for [`INTERVAL`].
+/// Reads every [`INTERVAL`].
 #[derive(Default)]
 pub(super) struct SysctlCollector {
-    last: Option<(Instant, Settings)>,
+    read: Option<Instant>,
 }
 
 impl Collector for SysctlCollector {
@@ -49,13 +49,14 @@ impl Collector for SysctlCollector {
         &mut host.settings
     }
 
+    fn rests(&self) -> bool {
+        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+    }
+
     fn collect(&mut self, paths: &Paths) -> Result<Option<Settings>, HostError> {
-        if let Some((_, settings)) = self.last.as_ref().filter(|(read, _)| read.elapsed() < INTERVAL) {
-            return Ok(Some(settings.clone()));
-        }
-        self.last = None;
+        self.read = None;
         let settings = read(&paths.procfs.join("sys"))?;
-        self.last = Some((Instant::now(), settings.clone()));
+        self.read = Some(Instant::now());
         Ok(Some(settings))
     }
 }
