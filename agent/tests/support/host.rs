@@ -32,8 +32,13 @@ pub(super) fn host() -> Host {
         available_bytes: 1 << 39,
         ..Filesystem::default()
     };
-    let ip =
-        Ip { in_receives: Some(100), forwarded: Some(90), fragmentation_failures: Some(1), ..Ip::default() };
+    let ip = Ip {
+        in_receives: Some(100),
+        forwarded: Some(90),
+        fragmentation_failures: Some(1),
+        reverse_path_drops: Some(2),
+        ..Ip::default()
+    };
     let udp = Udp { in_datagrams: Some(5), receive_buffer_errors: Some(2), ..Udp::default() };
     let stall = Stall { some_seconds: 1.5, full_seconds: Some(0.5) };
     Host {
@@ -64,7 +69,12 @@ pub(super) fn host() -> Host {
             source: "tsc".to_owned(),
         }),
         memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
-        paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
+        paging: Some(Paging {
+            oom_kills: Some(0),
+            allocation_stalls: Some(3),
+            major_faults: Some(12),
+            ..Paging::default()
+        }),
         disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),
         // The same twice, as two names may be after cleaning.
         filesystems: Some(vec![filesystem.clone(), filesystem]),
