@@ -77,7 +77,10 @@ impl Netlink {
                     NLMSG_ERROR => return acknowledged(body),
                     NLMSG_DONE if interrupted => return Err(io::Error::from_raw_os_error(libc::EINTR)),
                     NLMSG_DONE => return Ok(()),
-                    _ if answers == most => return Err(too_many()),
+                    _ if answers == most => {
+                        let text = format!("there are more than {most}");
+                        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+                    }
                     kind => each(kind, body),
                 }
                 answers += 1;
@@ -100,16 +103,6 @@ impl Netlink {
         self.request.extend_from_slice(body);
         self.socket.send(&self.request, 0).map(|_| ())
     }
-}
-
-/// There are more answers than were wanted.
-pub(in crate::sources) fn too_many() -> io::Error {
-    io::Error::new(io::ErrorKind::QuotaExceeded, "there are too many")
-}
-
-/// Whether it is [`too_many`].
-pub(in crate::sources) fn is_too_many(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::QuotaExceeded
 }
 
 impl std::fmt::Debug for Netlink {
@@ -243,6 +236,6 @@ mod tests {
         let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
         let dump = libc::NLM_F_DUMP as u16;
         let error = netlink.request_at_most(0, libc::RTM_GETLINK, dump, &[0; 16], |_, _| ()).unwrap_err();
-        assert!(is_too_many(&error), "{error}");
+        assert_eq!(error.to_string(), "there are more than 0");
     }
 }

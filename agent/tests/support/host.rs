@@ -33,8 +33,13 @@ pub(super) fn host() -> Host {
         available_bytes: 1 << 39,
         ..Filesystem::default()
     };
-    let ip =
-        Ip { in_receives: Some(100), forwarded: Some(90), fragmentation_failures: Some(1), ..Ip::default() };
+    let ip = Ip {
+        in_receives: Some(100),
+        forwarded: Some(90),
+        fragmentation_failures: Some(1),
+        reverse_path_drops: Some(2),
+        ..Ip::default()
+    };
     let udp = Udp { in_datagrams: Some(5), receive_buffer_errors: Some(2), ..Udp::default() };
     let stall = Stall { some_seconds: 1.5, full_seconds: Some(0.5) };
     Host {
@@ -72,7 +77,12 @@ pub(super) fn host() -> Host {
             source: "tsc".to_owned(),
         }),
         memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
-        paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
+        paging: Some(Paging {
+            oom_kills: Some(0),
+            allocation_stalls: Some(3),
+            major_faults: Some(12),
+            ..Paging::default()
+        }),
         disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),
         // The same twice, as two names may be after cleaning.
         filesystems: Some(vec![filesystem.clone(), filesystem]),
@@ -115,19 +125,16 @@ pub(super) fn host() -> Host {
                 ..NetworkDevice::default()
             }],
         }),
-        device_settings: Some(
-            [DeviceSettings {
-                device: "eth0".to_owned(),
-                offloads: vec![("rx-gro-list", false), ("rx-udp-gro-forwarding", true)],
-                receive_ring: Sizes { now: Some(256), most: Some(1024) },
-                transmit_ring: Sizes { now: Some(512), most: Some(2048) },
-                receive_queues: Sizes { now: Some(1), most: Some(2) },
-                transmit_queues: Sizes { now: Some(3), most: Some(4) },
-                receive_pause: Some(true),
-                transmit_pause: Some(false),
-            }]
-            .into(),
-        ),
+        device_settings: Some(vec![DeviceSettings {
+            device: "eth0".to_owned(),
+            offloads: vec![("rx-gro-list", false), ("rx-udp-gro-forwarding", true)],
+            receive_ring: Sizes { now: Some(256), most: Some(1024) },
+            transmit_ring: Sizes { now: Some(512), most: Some(2048) },
+            receive_queues: Sizes { now: Some(1), most: Some(2) },
+            transmit_queues: Sizes { now: Some(3), most: Some(4) },
+            receive_pause: Some(true),
+            transmit_pause: Some(false),
+        }]),
         driver_statistics: Some(vec![DriverStatistics {
             device: "eth0".to_owned(),
             losses: vec![("rx_drops".into(), 8), ("tx_timeouts".into(), 0)],
@@ -157,14 +164,14 @@ pub(super) fn host() -> Host {
             buckets: Some(65_536),
             statistics: Some(ConntrackStatistics { drop: 1, ..ConntrackStatistics::default() }),
         }),
-        settings: Some(Arc::new(Settings {
+        settings: Some(Settings {
             numbers: vec![
                 ("net.ipv4.ip_forward".into(), 1),
                 ("net.ipv4.conf.tailscale0.rp_filter".into(), 2),
             ],
             congestion_control: Some("cubic".to_owned()),
             default_qdisc: None,
-        })),
+        }),
         softnet: Some(vec![Softnet { cpu: 0, processed: 77, backlog: Some(0), ..Softnet::default() }]),
         pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None, irq: Some(0.25) }),
         tailscaled: Some(Tailscaled {

@@ -19,7 +19,6 @@ mod tcp;
 mod time;
 mod udp;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use cgroup::{Cgroup, Throttling};
@@ -75,7 +74,7 @@ pub struct Host {
     /// Collector `link`.
     pub devices: Option<NetworkDevices>,
     /// Collector `ethtool`: the tunnel, then hardware, then other devices that are up.
-    pub device_settings: Option<Arc<[DeviceSettings]>>,
+    pub device_settings: Option<Vec<DeviceSettings>>,
     /// Collector `driver`: devices whose drivers say something of loss, in the same order.
     pub driver_statistics: Option<Vec<DriverStatistics>>,
     /// Collector `qdisc`: roots that can hold packets.
@@ -89,7 +88,7 @@ pub struct Host {
     /// Collector `conntrack`; `None` while the kernel tracks nothing, too.
     pub conntrack: Option<Conntrack>,
     /// Collector `sysctl`.
-    pub settings: Option<Arc<Settings>>,
+    pub settings: Option<Settings>,
     /// Collector `pressure`.
     pub pressure: Option<Pressure>,
     /// Collector `tailscaled`; `None` while no such process runs, too.

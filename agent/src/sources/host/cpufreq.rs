@@ -17,10 +17,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Before kernel 5.18, x86 waited 10 ms for each CPU to say how fast it is: too long for a number.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// Remembers what was read for [`INTERVAL`].
+/// Reads every [`INTERVAL`].
 #[derive(Default)]
 pub(super) struct CpufreqCollector {
-    last: Option<(Instant, Vec<CpuFrequency>)>,
+    read: Option<Instant>,
     /// Whether asking for the frequency took too long.
     slow: bool,
 }
@@ -34,20 +34,21 @@ impl Collector for CpufreqCollector {
         &mut host.cpu_frequencies
     }
 
+    fn rests(&self) -> bool {
+        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+    }
+
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<CpuFrequency>>, HostError> {
-        if let Some((_, found)) = self.last.as_ref().filter(|(read, _)| read.elapsed() < INTERVAL) {
-            return Ok(Some(found.clone()));
-        }
-        self.last = None;
-        let found = self.read(&paths.sysfs.join("devices/system/cpu"))?;
-        self.last = Some((Instant::now(), found.clone()));
+        self.read = None;
+        let found = self.cpus(&paths.sysfs.join("devices/system/cpu"))?;
+        self.read = Some(Instant::now());
         Ok(Some(found))
     }
 }
 
 impl CpufreqCollector {
     /// CPUs by number; those that say nothing are left out.
-    fn read(&mut self, directory: &Path) -> Result<Vec<CpuFrequency>, HostError> {
+    fn cpus(&mut self, directory: &Path) -> Result<Vec<CpuFrequency>, HostError> {
         let entries = fs::read_dir(directory).map_err(|source| {
             let path = directory.to_owned();
             match source.kind() {
@@ -181,6 +182,6 @@ mod tests {
     fn a_frequency_that_takes_long_is_not_asked_for_again() {
         let root = tree(&[("cpu0/cpufreq/scaling_cur_freq", "1200000\n")]);
         let mut collector = CpufreqCollector { slow: true, ..CpufreqCollector::default() };
-        assert_eq!(collector.read(&root.path().join("devices/system/cpu")).unwrap(), []);
+        assert_eq!(collector.cpus(&root.path().join("devices/system/cpu")).unwrap(), []);
     }
 }

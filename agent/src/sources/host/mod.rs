@@ -162,6 +162,11 @@ trait Collector: Default + 'static {
     /// Takes over who is in the tailnet; most collectors do not care.
     fn follow(&mut self, _tailnet: &Arc<Tailnet>) {}
 
+    /// Whether what was read last is to stay for now: reading costs much, or changes are rare.
+    fn rests(&self) -> bool {
+        false
+    }
+
     /// Reads once. `Ok(None)` when there is nothing to say and nothing wrong with that.
     fn collect(&mut self, paths: &Paths) -> Result<Option<Self::Output>, HostError>;
 }
@@ -171,6 +176,9 @@ trait Run {
     /// [`Collector::follow`].
     fn follow(&mut self, tailnet: &Arc<Tailnet>);
 
+    /// [`Collector::rests`].
+    fn rests(&self) -> bool;
+
     /// Reads once and fills the collector's field, with `None` on failure.
     fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError>;
 }
@@ -178,6 +186,10 @@ trait Run {
 impl<C: Collector> Run for C {
     fn follow(&mut self, tailnet: &Arc<Tailnet>) {
         Collector::follow(self, tailnet);
+    }
+
+    fn rests(&self) -> bool {
+        Collector::rests(self)
     }
 
     fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError> {
@@ -258,9 +270,10 @@ impl HostSource {
     }
 
     /// Runs every collector once: fills `host`, notes duration and success under the collector's name. A
-    /// failure is logged when it begins or changes, and takes no other collector down.
+    /// failure is logged when it begins or changes, and takes no other collector down. What a collector that
+    /// rests has filled before is left as it is, and its age says how old it is.
     pub fn collect(&mut self, host: &mut Host, status: &mut Collectors) {
-        for (name, collector) in &mut self.collectors {
+        for (name, collector) in self.collectors.iter_mut().filter(|(_, collector)| !collector.rests()) {
             let started = Instant::now();
             let outcome = collector.run(&self.paths, host);
             status.record(name, started, Instant::now(), outcome.is_ok());

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::proc_file::number;
@@ -47,28 +46,29 @@ const TRIPLES: [(&str, [&str; 3]); 2] =
 /// Somebody changes them by hand, if at all.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Remembers the settings for [`INTERVAL`].
+/// Reads every [`INTERVAL`].
 #[derive(Default)]
 pub(super) struct SysctlCollector {
-    last: Option<(Instant, Arc<Settings>)>,
+    read: Option<Instant>,
 }
 
 impl Collector for SysctlCollector {
     const NAME: &'static str = "sysctl";
     const HELP: &'static str = "kernel settings that matter to forwarding from /proc/sys, read every 10 s";
-    type Output = Arc<Settings>;
+    type Output = Settings;
 
-    fn field(host: &mut Host) -> &mut Option<Arc<Settings>> {
+    fn field(host: &mut Host) -> &mut Option<Settings> {
         &mut host.settings
     }
 
-    fn collect(&mut self, paths: &Paths) -> Result<Option<Arc<Settings>>, HostError> {
-        if let Some((_, settings)) = self.last.as_ref().filter(|(read, _)| read.elapsed() < INTERVAL) {
-            return Ok(Some(Arc::clone(settings)));
-        }
-        self.last = None;
-        let settings = Arc::new(read(&paths.procfs.join("sys"), &paths.interface)?);
-        self.last = Some((Instant::now(), Arc::clone(&settings)));
+    fn rests(&self) -> bool {
+        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+    }
+
+    fn collect(&mut self, paths: &Paths) -> Result<Option<Settings>, HostError> {
+        self.read = None;
+        let settings = read(&paths.procfs.join("sys"), &paths.interface)?;
+        self.read = Some(Instant::now());
         Ok(Some(settings))
     }
 }

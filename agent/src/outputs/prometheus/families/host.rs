@@ -60,6 +60,19 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
+                "tailgauge_host_cpu_guest_seconds_total",
+                &["cpu"],
+                "Time that each CPU ran guests of this host; user and nice contain it.",
+            ),
+            samples: |view, samples| {
+                let Some(cpu) = &view.model.host.cpu else { return };
+                for (number, time) in &cpu.per_cpu {
+                    samples.sample().number_label("cpu", *number).float(time.guest + time.guest_nice);
+                }
+            },
+        },
+        Family {
+            header: Header::counter(
                 "tailgauge_host_softirqs_total",
                 &["cpu", "vector"],
                 "Times that each soft interrupt ran on each CPU; NET_RX and NET_TX are packets.",
@@ -187,6 +200,22 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::gauge(
+                "tailgauge_host_memory_slab_reclaimable_bytes",
+                &[],
+                "Part of the memory of kernel objects that can be freed.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| memory.slab_reclaimable),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_memory_anonymous_bytes",
+                &[],
+                "Memory of programs that holds no file contents.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| memory.anonymous),
+        },
+        Family {
+            header: Header::gauge(
                 "tailgauge_host_memory_dirty_bytes",
                 &[],
                 "Memory that waits to be written to disk.",
@@ -224,6 +253,30 @@ pub(super) const SECTION: Section = Section {
                 "Page faults that had to read from a disk.",
             ),
             samples: |view, samples| paging(view, samples, |paging| paging.major_faults),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_direct_reclaim_scanned_pages_total",
+                &[],
+                "Pages that tasks looked at to free memory for themselves, which makes them slow.",
+            ),
+            samples: |view, samples| paging(view, samples, |paging| paging.direct_reclaim_scanned_pages),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_background_reclaim_scanned_pages_total",
+                &[],
+                "Pages that the kernel looked at to free memory in time.",
+            ),
+            samples: |view, samples| paging(view, samples, |paging| paging.background_reclaim_scanned_pages),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_allocation_stalls_total",
+                &[],
+                "Times that a task had to free memory before it got some.",
+            ),
+            samples: |view, samples| paging(view, samples, |paging| paging.allocation_stalls),
         },
         Family {
             header: Header::counter(

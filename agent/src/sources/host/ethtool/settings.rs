@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::devices;
@@ -20,37 +19,38 @@ const PAUSE_GET: u8 = 21;
 const INTERVAL: Duration = Duration::from_secs(10);
 const OPERATION: &str = "ask for settings of network devices (ethtool)";
 
-/// Remembers the settings for [`INTERVAL`].
+/// Reads every [`INTERVAL`].
 #[derive(Default)]
 pub(in crate::sources::host) struct EthtoolCollector {
     route: Route,
     conversation: Option<(Family, Bits)>,
-    last: Option<(Instant, Arc<[DeviceSettings]>)>,
+    read: Option<Instant>,
 }
 
 impl Collector for EthtoolCollector {
     const NAME: &'static str = "ethtool";
     const HELP: &'static str =
         "offloads, rings, queues and flow control of up to 16 network devices by netlink, read every 10 s";
-    type Output = Arc<[DeviceSettings]>;
+    type Output = Vec<DeviceSettings>;
 
-    fn field(host: &mut Host) -> &mut Option<Arc<[DeviceSettings]>> {
+    fn field(host: &mut Host) -> &mut Option<Vec<DeviceSettings>> {
         &mut host.device_settings
     }
 
-    fn collect(&mut self, paths: &Paths) -> Result<Option<Arc<[DeviceSettings]>>, HostError> {
-        if let Some((_, settings)) = self.last.as_ref().filter(|(read, _)| read.elapsed() < INTERVAL) {
-            return Ok(Some(Arc::clone(settings)));
-        }
-        self.last = None;
-        let settings = self.read(paths)?;
-        self.last = Some((Instant::now(), Arc::clone(&settings)));
+    fn rests(&self) -> bool {
+        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+    }
+
+    fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<DeviceSettings>>, HostError> {
+        self.read = None;
+        let settings = self.ask_all(paths)?;
+        self.read = Some(Instant::now());
         Ok(Some(settings))
     }
 }
 
 impl EthtoolCollector {
-    fn read(&mut self, paths: &Paths) -> Result<Arc<[DeviceSettings]>, HostError> {
+    fn ask_all(&mut self, paths: &Paths) -> Result<Vec<DeviceSettings>, HostError> {
         let (mut family, bits) = match self.conversation.take() {
             Some(conversation) => conversation,
             None => open()?,
@@ -61,7 +61,7 @@ impl EthtoolCollector {
         }
         // Kept only while it works: a late answer would be taken for that of the next request.
         self.conversation = Some((family, bits));
-        Ok(found.into())
+        Ok(found)
     }
 }
 
@@ -190,9 +190,9 @@ mod tests {
     #[test]
     fn within_the_interval_nothing_is_asked_again() {
         let mut collector = EthtoolCollector::default();
+        assert!(!collector.rests());
         let first = collector.collect(&Paths::default()).unwrap().unwrap();
-        let second = collector.collect(&Paths::default()).unwrap().unwrap();
-        assert!(Arc::ptr_eq(&first, &second));
+        assert!(collector.rests());
         assert!(first.iter().all(|device| !device.offloads.is_empty()));
     }
 

@@ -12,21 +12,22 @@ use crate::model::tailnet::{Peer, Tailnet};
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     tailnet: Arc<Tailnet>,
+    /// What the tables below were made from.
+    known: Arc<Tailnet>,
     by_address: HashMap<IpAddr, usize>,
     networks: Vec<IpNet>,
-    changed: bool,
 }
 
 impl Peers {
     /// Takes over who is there; tables are made when they are next needed.
     pub(super) fn follow(&mut self, tailnet: &Arc<Tailnet>) {
         self.tailnet = Arc::clone(tailnet);
-        self.changed = true;
     }
 
     /// For each address family, the smallest network that every peer's addresses are in.
     pub(super) fn networks(&mut self) -> &[IpNet] {
-        if std::mem::take(&mut self.changed) {
+        // tailscaled has news every two seconds; addresses hardly ever change.
+        if !same_addresses(&self.known, &self.tailnet) {
             self.by_address.clear();
             for (place, peer) in self.tailnet.peers.iter().enumerate() {
                 for address in &peer.addresses {
@@ -38,6 +39,7 @@ impl Peers {
             let v6 = enclosing(self.by_address.keys().filter(|address| address.is_ipv6()));
             self.networks = v4.into_iter().chain(v6).collect();
         }
+        self.known = Arc::clone(&self.tailnet);
         &self.networks
     }
 
@@ -50,6 +52,12 @@ impl Peers {
     pub(super) fn get(&self, place: usize) -> Option<&Arc<Peer>> {
         self.tailnet.peers.get(place)
     }
+}
+
+/// Whether both have peers with the same addresses in the same places.
+fn same_addresses(a: &Arc<Tailnet>, b: &Arc<Tailnet>) -> bool {
+    let same = |(a, b): (&Arc<Peer>, &Arc<Peer>)| Arc::ptr_eq(a, b) || a.addresses == b.addresses;
+    Arc::ptr_eq(a, b) || (a.peers.len() == b.peers.len() && a.peers.iter().zip(&b.peers).all(same))
 }
 
 /// The smallest network with all these addresses, which are of one family.
@@ -93,6 +101,13 @@ mod tests {
         assert_eq!(networks, ["100.64.0.0/30", "fd7a:115c:a1e0::/112"]);
         assert_eq!(peers.find("100.64.0.1".parse().unwrap()), Some(0), "the first one keeps it");
         assert_eq!(peers.find("100.64.0.3".parse().unwrap()), None);
+
+        let changed = vec![peer("a", &["100.64.0.3"]), peer("b", &["100.64.0.2"]), peer("c", &[])];
+        peers.follow(&Arc::new(Tailnet { peers: changed, ..Tailnet::default() }));
+        assert_eq!(peers.networks().len(), 1);
+        let found =
+            ["100.64.0.1", "100.64.0.2", "100.64.0.3"].map(|address| peers.find(address.parse().unwrap()));
+        assert_eq!(found, [None, Some(1), Some(0)]);
     }
 
     proptest! {
