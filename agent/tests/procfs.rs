@@ -10,7 +10,7 @@ use tailgauge::model::host::Host;
 use tailgauge::sources::host::{HostSource, Paths};
 
 /// Those that ask the kernel of this machine and not /proc, and what a tree of text cannot have.
-const ELSEWHERE: [&str; 6] = ["cpufreq", "driver", "ethtool", "link", "qdisc", "udp"];
+const ELSEWHERE: [&str; 8] = ["cpufreq", "driver", "ethtool", "link", "processes", "qdisc", "tcp", "udp"];
 const KERNELS: [&str; 3] = ["6.1", "6.12", "6.18"];
 
 fn tree(kernel: &str) -> PathBuf {
