@@ -4,7 +4,7 @@
 use crate::histogram::Histogram;
 
 /// Changes with any change below; part of the pin directory's name.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Traffic that no known peer accounts for.
 pub const UNATTRIBUTED: u32 = 0;
@@ -44,6 +44,25 @@ pub const OPENER_HOST: usize = 1;
 /// Number of openers.
 pub const OPENERS: usize = 2;
 
+/// Interfaces of the underlay that are counted at a time.
+pub const UNDERLAY_DEVICES: usize = 16;
+/// Bytes of an Ethernet header, VLAN tags aside.
+pub const ETHERNET_HEADER: u32 = 14;
+
+/// Bits of a packet's mark that are Tailscale's (`LinuxFwmarkMask`, tsconst/linuxfw.go).
+pub const MARK_MASK: u32 = 0xff_0000;
+/// Forwarded from the tunnel (`LinuxSubnetRouteMark`).
+pub const MARK_FORWARDED: u32 = 0x4_0000;
+/// Sent by tailscaled itself (`LinuxBypassMark`).
+pub const MARK_TAILSCALED: u32 = 0x8_0000;
+
+/// Kinds index [`UnderlayLine::kind`]: tailscaled's own packets.
+pub const KIND_TAILSCALED: usize = 0;
+/// Packets that came out of the tunnel and go on; on transmit only.
+pub const KIND_FORWARDED: usize = 1;
+/// Number of kinds.
+pub const KINDS: usize = 2;
+
 /// Bytes and packets as they were sent one by one (super-packets taken apart).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +84,66 @@ pub struct Line {
     pub skbs: u64,
     /// Bytes as the interface counts them.
     pub skb_bytes: u64,
+}
+
+/// What an interface of the underlay carried, in both notions.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Taken apart, layer 3 only.
+    pub wire: Wire,
+    /// Packets as the interface counts them: a super-packet is one.
+    pub skbs: u64,
+    /// Bytes as the interface counts them, with the header of layer 2.
+    pub skb_bytes: u64,
+}
+
+/// Counters of one underlay interface, shard and direction: exactly one cache line.
+/// Index of the row: as for [`Line`], with the row in [`Underlay::devices`] for the slot.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderlayLine {
+    /// By kind.
+    pub kind: [Carried; KINDS],
+}
+
+/// An interface of the underlay.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderlayDevice {
+    /// Its index; 0 for a row that is free.
+    pub ifindex: u32,
+    /// Bytes before the IP header, VLAN tags aside: [`ETHERNET_HEADER`] or 0, by ARPHRD.
+    pub link_header: u32,
+}
+
+/// Which interfaces are counted in which row; written by the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Underlay {
+    /// By row.
+    pub devices: [UnderlayDevice; UNDERLAY_DEVICES],
+}
+
+/// Words of [`Ports`].
+pub const PORT_WORDS: usize = 1024;
+
+/// UDP ports that tailscaled listens on, a bit each; one row for IPv4, then one for IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Port `p` is bit `p % 64` of word `p / 64`.
+    pub words: [u64; PORT_WORDS],
+}
+
+impl Ports {
+    /// No port.
+    pub const EMPTY: Self = Self { words: [0; PORT_WORDS] };
+
+    /// Adds one.
+    pub const fn add(&mut self, port: u16) {
+        self.words[port as usize / 64] |= 1 << (port % 64);
+    }
 }
 
 /// Bytes per aligned window of one slot and direction, and their distribution.
@@ -216,6 +295,12 @@ pub mod maps {
     pub const CONTROL: &str = "CONTROL";
     /// `ARRAY` of one [`super::Health`], mmapable.
     pub const HEALTH: &str = "HEALTH";
+    /// `ARRAY` of [`super::UnderlayLine`], mmapable.
+    pub const UNDERLAY_COUNTERS: &str = "UNDERLAY_COUNTERS";
+    /// `ARRAY` of one [`super::Underlay`], mmapable.
+    pub const UNDERLAY: &str = "UNDERLAY";
+    /// `ARRAY` of two [`super::Ports`], mmapable.
+    pub const PORTS: &str = "PORTS";
     /// `HASH` IPv4 address → slot (`u32`).
     pub const PEERS_V4: &str = "PEERS_V4";
     /// `HASH` IPv6 address → slot.
@@ -240,6 +325,10 @@ pub mod programs {
     pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
     /// Classifier on the tunnel's egress: packets to peers.
     pub const TUNNEL_EGRESS: &str = "tunnel_egress";
+    /// Classifier on the ingress of underlay interfaces: what arrives for tailscaled.
+    pub const UNDERLAY_INGRESS: &str = "underlay_ingress";
+    /// Classifier on the egress of underlay interfaces: what tailscaled sends, and what is forwarded.
+    pub const UNDERLAY_EGRESS: &str = "underlay_egress";
 }
 
 /// Names of the constants that the loader sets before verification.
@@ -279,12 +368,16 @@ mod tests {
     fn sizes_are_what_the_kernel_side_relies_on() {
         assert_eq!(size_of::<Line>(), 64);
         assert_eq!(align_of::<Line>(), 64);
+        assert_eq!(size_of::<UnderlayLine>(), 64);
+        assert_eq!(align_of::<UnderlayLine>(), 64);
         for size in [
             size_of::<Window>(),
             size_of::<Windows>(),
             size_of::<Tcp>(),
             size_of::<Control>(),
             size_of::<Health>(),
+            size_of::<Underlay>(),
+            size_of::<Ports>(),
             size_of::<Handshake>(),
             size_of::<Connection>(),
         ] {

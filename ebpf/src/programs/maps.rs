@@ -7,7 +7,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap},
 };
 use tailgauge_ebpf::{
-    layout::{Connection, Control, FlowKey, Handshake, Health, Line, Tcp, Windows},
+    layout::{
+        Connection, Control, FlowKey, Handshake, Health, Line, Ports, Tcp, Underlay, UnderlayLine, Windows,
+    },
     packet::{V4, V6},
 };
 
@@ -28,6 +30,12 @@ pub(super) static TCP: Array<Tcp> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub(super) static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(super) static HEALTH: Array<Health> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static UNDERLAY_COUNTERS: Array<UnderlayLine> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+pub(super) static UNDERLAY: Array<Underlay> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static PORTS: Array<Ports> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 
 #[map]
 pub(super) static PEERS_V4: HashMap<V4, u32> = HashMap::with_max_entries(1024, 0);

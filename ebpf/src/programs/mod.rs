@@ -15,4 +15,7 @@ mod tcp;
 mod tunnel;
 mod tunnel_egress;
 mod tunnel_ingress;
+mod underlay;
+mod underlay_egress;
+mod underlay_ingress;
 mod windows;
