@@ -190,6 +190,7 @@ fn state(options: &Options) -> Result<State, ServeError> {
             AttachMode::Clsact => kernel::AttachMode::Clsact,
         },
         handshake_timeout: options.tcp_handshake_timeout,
+        underlay: options.underlay_interface.clone(),
     })?;
     let host =
         HostSource::new(paths(options), |collector| options.collectors.enabled.contains(collector.name));

@@ -198,7 +198,14 @@ fn available_memory() -> Option<u64> {
 
 fn programs(max_peers: u32) -> Finding {
     match probe::load(max_peers) {
-        Ok(()) => Finding::ok("programs", "the kernel accepts them and their maps"),
+        Ok(refused) if refused.is_empty() => {
+            Finding::ok("programs", "the kernel accepts them and their maps")
+        }
+        Ok(refused) => Finding::warn(
+            "programs",
+            refused.join("; "),
+            "the agent works without these, and without what they measure; see the reason",
+        ),
         Err(error) => Finding::fail("programs", causes(&error), "see the reason; a newer kernel may help"),
     }
 }

@@ -1,6 +1,6 @@
 //! What the kernel programs counted, copied out of the maps at one moment.
 
-use tailgauge_ebpf::layout::{Control, Health, Line, Tcp, Windows};
+use tailgauge_ebpf::layout::{Control, Health, Line, Tcp, UnderlayLine, Windows};
 
 /// How a program sits on its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,15 @@ pub struct Hook {
 pub struct SlotCounters {
     /// Receive and transmit.
     pub direction: [Line; 2],
+}
+
+/// What one interface of the underlay carried, summed over shards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnderlayCounters {
+    /// Interface name.
+    pub device: String,
+    /// By direction (`layout::RECEIVE`, `layout::TRANSMIT`).
+    pub direction: [UnderlayLine; 2],
 }
 
 /// The tunnel device as its own counters see it, since the hooks were attached.
@@ -129,6 +138,8 @@ pub struct Kernel {
     pub monotonic_second: u64,
     /// TCP of slots that saw any connection.
     pub tcp: Vec<(u32, Tcp)>,
+    /// Interfaces under the tunnel, those that were left included.
+    pub underlay: Vec<UnderlayCounters>,
     /// Completeness over all devices so far; `None` before the first attachment.
     pub coverage: Option<Coverage>,
     /// Settings in force.

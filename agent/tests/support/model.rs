@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailgauge::model::kernel::{Coverage, DeviceCounters, Hook, HookMode, MapUse, ProgramRun, SlotCounters};
+use tailgauge::model::kernel::{
+    Coverage, DeviceCounters, Hook, HookMode, MapUse, ProgramRun, SlotCounters, UnderlayCounters,
+};
 use tailgauge::model::slots::SlotTable;
 use tailgauge::model::tailnet::Tailnet;
 use tailgauge::model::{Model, synthetic};
 use tailgauge_ebpf::histogram::{Histogram, index};
-use tailgauge_ebpf::layout::{Health, PEAK_SECONDS, Tcp, Window, Windows};
+use tailgauge_ebpf::layout::{Carried, Health, PEAK_SECONDS, Tcp, UnderlayLine, Window, Windows, Wire};
 
 /// Three peers: an ordinary one, a hostile one, and one that left; every other field has something in it.
 pub(crate) fn rich_model(now: Instant) -> Model {
@@ -55,6 +57,13 @@ fn fill_kernel(model: &mut Model) {
         ..DeviceCounters::default()
     };
     kernel.coverage = Some(Coverage { counted_skbs: [1000, 999], counted_bytes: [1, 1], device });
+    let carried = |start| Carried {
+        wire: Wire { packets: start, bytes: start + 1 },
+        skbs: start + 2,
+        skb_bytes: start + 3,
+    };
+    let line = |start| UnderlayLine { kind: [carried(start), carried(start + 10)] };
+    kernel.underlay = vec![UnderlayCounters { device: "eth0".to_owned(), direction: [line(100), line(200)] }];
     kernel.health =
         Health { malformed: 1, fragments: 2, handshake_insert_failures: 3, connection_insert_failures: 4 };
     kernel.maps = vec![

@@ -8,7 +8,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::device::{self, LinkLayer};
 use super::hooks::Hooks;
-use super::object::{Object, Sizes};
+use super::object::{Object, Sizes, TUNNEL};
 use super::{AttachMode, KernelError};
 use crate::sources::netlink::Netlink;
 
@@ -39,15 +39,17 @@ pub fn map_memory(max_peers: u32) -> Result<u64, KernelError> {
     Ok(Sizes::for_this_machine(max_peers)?.memory())
 }
 
-/// Creates all maps and has the kernel verify both programs.
+/// Creates all maps and has the kernel verify all programs. Returns those that it refuses and the agent can do
+/// without, with the reason.
 ///
 /// # Errors
 /// What would keep the agent from starting.
-pub fn load(max_peers: u32) -> Result<(), KernelError> {
-    Object::load(max_peers).map(drop)
+pub fn load(max_peers: u32) -> Result<Vec<String>, KernelError> {
+    let object = Object::load(max_peers)?;
+    Ok(object.refused().iter().map(|(name, reason)| format!("{name}: {reason}")).collect())
 }
 
-/// Whether both programs can be attached in `mode`; otherwise why not. Tried on the loopback device of a network
+/// Whether both programs of the tunnel can be attached in `mode`; otherwise why not. Tried on the loopback device of a network
 /// namespace that goes with the attempt.
 ///
 /// # Errors
@@ -59,7 +61,7 @@ pub fn attach(mode: AttachMode) -> Result<Result<(), String>, KernelError> {
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
             .map_err(|error| KernelError::Namespace(error.into()))?;
         let mut object = Object::load(1)?;
-        let mut hooks = Hooks::new(mode, "");
+        let mut hooks = Hooks::new(mode, TUNNEL, "");
         hooks.attach(&mut object, "lo");
         Ok(hooks.reason().map_or(Ok(()), Err))
     });

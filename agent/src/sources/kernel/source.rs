@@ -7,16 +7,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::time::{ClockId, clock_gettime};
-use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
+use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps};
 
 use super::attachment::{Attachment, Means};
 use super::log::KernelLog;
 use super::mmap::{Row, Rows};
-use super::object::{Object, Sizes};
+use super::object::{CLASSIFIERS, Object, Sizes};
+use super::ports::ListenPorts;
 use super::rows::SlotRows;
 use super::statistics::Statistics;
 use super::sweep::{Flows, Outcome};
 use super::tables::Tables;
+use super::underlay::Underlay;
 use super::watch::Change;
 use super::{DeviceEvent, KernelConfig, KernelError, device, keys, window};
 use crate::model::kernel::{Kernel, ProgramRun};
@@ -29,6 +31,8 @@ use crate::sources::netlink::Netlink;
 pub struct KernelSource {
     // Hooks before the object: they are detached first.
     attachment: Attachment,
+    underlay: Underlay,
+    ports: ListenPorts,
     object: Object,
     sizes: Sizes,
     netlink: Netlink,
@@ -59,6 +63,8 @@ impl KernelSource {
             .map_err(|source| KernelError::Netlink { operation: "talk about devices", source })?;
         let mut source = Self {
             attachment: Attachment::new(config),
+            underlay: Underlay::open(&mut object, config)?,
+            ports: ListenPorts::open(&mut object)?,
             sizes: object.sizes(),
             netlink,
             slots: SlotRows::open(&mut object)?,
@@ -79,6 +85,8 @@ impl KernelSource {
         if source.attachment.waits() {
             tracing::info!(interface = config.interface, "waiting for the interface");
         }
+        source.follow_underlay(Underlay::refresh);
+        source.ports.refresh();
         Ok(source)
     }
 
@@ -97,6 +105,17 @@ impl KernelSource {
         if let Err(error) = self.with_means(|attachment, means| attachment.handle(change, means)) {
             tracing::error!(error = super::hooks::chain(&error), "cannot follow the device");
         }
+        self.follow_underlay(|underlay, means| underlay.handle(change, means));
+    }
+
+    fn follow_underlay(
+        &mut self,
+        act: impl FnOnce(&mut Underlay, &mut Means<'_>) -> Result<(), KernelError>,
+    ) {
+        let Self { underlay, netlink, object, slots, rows, .. } = self;
+        if let Err(error) = act(underlay, &mut Means { netlink, object, slots, rows: *rows }) {
+            tracing::warn!(error = super::hooks::chain(&error), "cannot follow the underlay");
+        }
     }
 
     /// Makes the keys in the maps agree with the tailnet and the slots.
@@ -108,6 +127,9 @@ impl KernelSource {
         self.own.extend_from_slice(own);
         self.advertised.clone_from(&tailnet.own_routes);
         self.install_routes();
+        let endpoints = tailnet.peers.iter().filter_map(|peer| peer.endpoint);
+        self.underlay.want(endpoints.map(|endpoint| endpoint.ip()), &tailnet.own_routes);
+        self.follow_underlay(Underlay::refresh);
     }
 
     /// Copies everything that was counted into `kernel`: `rows` slots from slot 0 (see `SlotTable::rows`).
@@ -122,7 +144,9 @@ impl KernelSource {
         let now = monotonic();
         let counted = self.slots.read(kernel, self.rows, window::number(now))?;
         kernel.monotonic_second = now / 1_000_000_000;
-        self.attachment.describe(kernel, counted);
+        let hooks = self.attachment.describe(kernel, counted);
+        let hooks = self.underlay.describe(kernel, hooks);
+        kernel.hooks.truncate(hooks);
         self.control.load(0, &mut kernel.control);
         self.health.load(0, &mut kernel.health);
         kernel.map_update_errors_total = self.tables.errors();
@@ -131,18 +155,20 @@ impl KernelSource {
         kernel.maps.extend(self.tables.fill());
         kernel.maps.extend(self.flows.fill());
         kernel.programs.clear();
-        for name in [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS] {
+        for name in CLASSIFIERS {
             let run = self.object.run(name);
             kernel.programs.extend(run.map(|(nanoseconds, count)| ProgramRun { name, nanoseconds, count }));
         }
         Ok(())
     }
 
-    /// Counts handshakes that stayed without an answer, and hands on what the programs logged. Call it about once
-    /// a second.
+    /// Counts handshakes that stayed without an answer, hands on what the programs logged, and looks for tailscaled's
+    /// ports. Call it about once a second.
     pub fn sweep(&mut self) {
         self.statistics.expire();
         self.log.flush();
+        self.ports.refresh();
+        self.follow_underlay(Underlay::refresh);
         let Self { flows, slots, .. } = self;
         let result = flows.sweep(monotonic(), |slot, outcome| {
             let offset = match outcome {

@@ -11,6 +11,7 @@ mod sockets;
 mod tailscaled;
 mod tcp;
 mod tunnel;
+mod underlay;
 mod window;
 
 use std::time::Instant;
@@ -51,6 +52,7 @@ pub(super) const SECTIONS: &[Section] = &[
     tcp::SECTION,
     window::SECTION,
     tunnel::SECTION,
+    underlay::SECTION,
     tailscaled::SECTION,
     host::SECTION,
     disk::SECTION,

@@ -39,10 +39,9 @@ pub(in crate::sources) struct Socket {
 }
 
 impl Socket {
-    /// Local port in network byte order.
-    #[cfg(test)]
-    pub(super) fn port(&self) -> [u8; 2] {
-        [self.id[0], self.id[1]]
+    /// Local port.
+    pub(super) const fn port(&self) -> u16 {
+        u16::from_be_bytes([self.id[0], self.id[1]])
     }
 
     /// Never reused while the host is up.
