@@ -170,7 +170,7 @@ pub struct Options {
     )]
     pub path_rootfs: PathBuf,
 
-    /// Which host collectors run
+    /// Which collectors run
     #[command(flatten)]
     pub collectors: CollectorFlags,
 

@@ -70,7 +70,7 @@ impl Programs {
             .override_global(globals::SLOTS, &sizes.slots, true)
             .override_global(globals::SHARDS, &sizes.shards, true)
             .map_max_entries(maps::COUNTERS, sizes.slots * sizes.shards * DIRECTIONS)
-            .map_max_entries(maps::WINDOWS, sizes.slots + 1)
+            .map_max_entries(maps::WINDOWS, sizes.slots + 2)
             .map_max_entries(maps::TCP, sizes.slots)
             .map_max_entries(maps::UNDERLAY_COUNTERS, UNDERLAY_DEVICES as u32 * sizes.shards * DIRECTIONS)
             .map_max_entries(maps::PEERS_V4, sizes.slots * 2)

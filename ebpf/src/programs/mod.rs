@@ -5,6 +5,7 @@ mod attribution;
 mod classes;
 mod connection;
 mod counting;
+mod drops;
 mod filter;
 mod handshake;
 mod health;

@@ -106,6 +106,24 @@ pub(super) fn find(netlink: &mut Netlink, name: &str) -> io::Result<Option<Link>
     }
 }
 
+/// Hands every device to `each`. A list that was interrupted by changes is made again.
+pub(super) fn all(netlink: &mut Netlink, mut each: impl FnMut(Link)) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        let flags = libc::NLM_F_DUMP as u16;
+        let outcome = netlink.request(libc::RTM_GETLINK, flags, &[0; LINK_HEADER_BYTES], |_, answer| {
+            if let Some(link) = parse_link(answer) {
+                each(link);
+            }
+        });
+        tries += 1;
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && tries < DUMP_TRIES => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// The device with an index, if there is one.
 pub(super) fn by_index(netlink: &mut Netlink, index: u32) -> io::Result<Option<Link>> {
     // `struct ifinfomsg`: family, padding, type, index.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::Map;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use tailgauge_ebpf::layout::{Control, Health, Line, Ports, Tcp, Underlay, UnderlayLine, Windows};
+use tailgauge_ebpf::layout::{Control, DropRow, Health, Line, Ports, Tcp, Underlay, UnderlayLine, Windows};
 
 use super::KernelError;
 
@@ -34,6 +34,8 @@ unsafe impl Row for UnderlayLine {}
 unsafe impl Row for Underlay {}
 // SAFETY: as above.
 unsafe impl Row for Ports {}
+// SAFETY: as above.
+unsafe impl Row for DropRow {}
 
 /// The rows in use of an array map. The kernel populates a mapping at once and counts it as our memory, so no
 /// more is mapped than was asked for, rounded up to whole pages.

@@ -1,7 +1,7 @@
 //! The kernel programs and their maps. The only code that touches aya.
 //!
 //! [`KernelSource`] loads the programs, keeps them attached to the tunnel device and to the interfaces below it,
-//! writes the keys that say which peer owns which slot, and copies what was counted into
+//! counts dropped packets, writes the keys that say which peer owns which slot, and copies what was counted into
 //! [`model::kernel::Kernel`]. [`DeviceWatch`] reports what happens to devices, addresses and routes; open it
 //! before loading, so that no change falls between.
 //!
@@ -16,8 +16,11 @@
 
 mod attachment;
 mod batch;
+mod btf;
 mod coverage;
 pub(super) mod device;
+mod drop_types;
+mod drops;
 mod error;
 mod filters;
 mod hooks;
@@ -70,6 +73,8 @@ pub struct KernelConfig {
     pub handshake_timeout: Duration,
     /// Interfaces of the underlay; found by their routes when there is none here.
     pub underlay: Vec<String>,
+    /// Whether dropped packets are counted.
+    pub drops: bool,
 }
 
 impl KernelConfig {
@@ -82,6 +87,7 @@ impl KernelConfig {
             attach_mode: AttachMode::Auto,
             handshake_timeout: Duration::from_secs(30),
             underlay: Vec::new(),
+            drops: true,
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::{io, thread};
 
 use aya::maps::{Map, MapError};
-use aya::programs::{Program, ProgramError, ProgramType, SchedClassifier};
+use aya::programs::{Program, ProgramError, ProgramType, RawTracePoint, SchedClassifier};
 use aya::{Ebpf, EbpfError};
 use tailgauge_ebpf::layout::{
-    DIRECTIONS, Line, Tcp, UNDERLAY_DEVICES, UnderlayLine, Windows, globals, maps, programs,
+    DIRECTIONS, DROP_ROWS, DropRow, Line, Tcp, UNDERLAY_DEVICES, UnderlayLine, Windows, globals, maps,
+    programs,
 };
 
+use super::drop_types::DropTypes;
 use super::hooks::chain;
 use super::probe::missing_capabilities;
 use super::{KernelError, loader};
@@ -79,11 +81,13 @@ impl Sizes {
         UNDERLAY_DEVICES as u32 * self.shards * DIRECTIONS
     }
 
-    fn entries(&self) -> [(&'static str, u32); 12] {
+    fn entries(&self) -> [(&'static str, u32); 14] {
         [
             (maps::COUNTERS, self.slots * self.shards * DIRECTIONS),
             (maps::UNDERLAY_COUNTERS, self.underlay_rows()),
-            (maps::WINDOWS, self.slots + 1),
+            (maps::WINDOWS, self.slots + 2),
+            (maps::DROPS, DROP_ROWS),
+            (maps::DROP_DEVICES, DROP_ROWS),
             (maps::TCP, self.slots),
             (maps::PEERS_V4, self.addresses),
             (maps::PEERS_V6, self.addresses),
@@ -103,7 +107,8 @@ impl Sizes {
         let rows = |count: u32, size: usize| u64::from(count) * size as u64;
         rows(self.slots * self.shards * DIRECTIONS, size_of::<Line>())
             + rows(self.underlay_rows(), size_of::<UnderlayLine>())
-            + rows(self.slots + 1, size_of::<Windows>())
+            + rows(DROP_ROWS, size_of::<DropRow>())
+            + rows(self.slots + 2, size_of::<Windows>())
             + rows(self.slots, size_of::<Tcp>())
             + u64::from(self.addresses) * 2 * HASH_ELEMENT
             + u64::from(self.handshakes + self.connections) * (HASH_ELEMENT + 64)
@@ -122,7 +127,9 @@ pub(super) struct Object {
 impl Object {
     /// Creates the maps and loads the programs. Those of the tunnel must be accepted; what becomes of the others is
     /// in [`Self::refused`].
-    pub(super) fn load(max_peers: u32) -> Result<Self, KernelError> {
+    ///
+    /// The program that counts drops needs to know the kernel's `types`, and is left out without them.
+    pub(super) fn load(max_peers: u32, types: Option<&DropTypes>) -> Result<Self, KernelError> {
         let sizes = Sizes::for_this_machine(max_peers)?;
         let missing = missing_capabilities();
         if !missing.is_empty() {
@@ -135,12 +142,21 @@ impl Object {
             &sizes.slots,
             true,
         );
+        let globals = types.map(DropTypes::globals).unwrap_or_default();
+        for (name, value) in globals.iter().filter(|(name, _)| !name.is_empty()) {
+            loader.override_global(name, value, true);
+        }
         for (name, entries) in sizes.entries() {
             loader.map_max_entries(name, entries);
         }
         let ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
         let mut object = Self { ebpf, sizes, refused: Vec::new() };
         object.load_programs()?;
+        if types.is_some()
+            && let Err(error) = object.load_drops()
+        {
+            object.refused.push((programs::DROPS, chain(&error)));
+        }
         Ok(object)
     }
 
@@ -160,6 +176,18 @@ impl Object {
             }
         }
         Ok(())
+    }
+
+    fn load_drops(&mut self) -> Result<(), KernelError> {
+        let program = self.drops_program()?;
+        program.load().map_err(|error| explain_program(programs::DROPS, error))
+    }
+
+    /// The program that counts drops.
+    pub(super) fn drops_program(&mut self) -> Result<&mut RawTracePoint, KernelError> {
+        let missing = || KernelError::MissingProgram(programs::DROPS);
+        let program = self.ebpf.program_mut(programs::DROPS).ok_or_else(missing)?;
+        program.try_into().map_err(|_| missing())
     }
 
     /// Programs that the kernel refused, and why.
@@ -197,8 +225,7 @@ impl Object {
 
     /// Total run time and runs of a program; they advance only while BPF statistics are on.
     pub(super) fn run(&self, name: &'static str) -> Option<(u64, u64)> {
-        let program: &SchedClassifier = self.ebpf.program(name)?.try_into().ok()?;
-        let info = program.info().ok()?;
+        let info = self.ebpf.program(name)?.info().ok()?;
         Some((info.run_time().as_nanos() as u64, info.run_count()))
     }
 

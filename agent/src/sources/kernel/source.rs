@@ -7,9 +7,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::time::{ClockId, clock_gettime};
-use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps};
+use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
 
 use super::attachment::{Attachment, Means};
+use super::drop_types::DropTypes;
+use super::drops::Drops;
 use super::log::KernelLog;
 use super::mmap::{Row, Rows};
 use super::object::{CLASSIFIERS, Object, Sizes};
@@ -33,6 +35,7 @@ pub struct KernelSource {
     attachment: Attachment,
     underlay: Underlay,
     ports: ListenPorts,
+    drops: Drops,
     object: Object,
     sizes: Sizes,
     netlink: Netlink,
@@ -58,13 +61,16 @@ impl KernelSource {
     /// When the programs cannot be loaded, or the interface is not a layer-3 device. That a hook cannot be
     /// attached is no error: it is the hook's state in the model.
     pub fn load(config: &KernelConfig) -> Result<Self, KernelError> {
-        let mut object = Object::load(config.max_peers)?;
-        let netlink = Netlink::open(NETLINK_ROUTE)
+        let types = config.drops.then(|| DropTypes::of_this_kernel().map_err(|error| error.to_string()));
+        let known = types.as_ref().and_then(|types| types.as_ref().ok());
+        let mut object = Object::load(config.max_peers, known)?;
+        let mut netlink = Netlink::open(NETLINK_ROUTE)
             .map_err(|source| KernelError::Netlink { operation: "talk about devices", source })?;
         let mut source = Self {
             attachment: Attachment::new(config),
             underlay: Underlay::open(&mut object, config)?,
             ports: ListenPorts::open(&mut object)?,
+            drops: Drops::open(&mut object, &config.interface, types.as_ref(), &mut netlink)?,
             sizes: object.sizes(),
             netlink,
             slots: SlotRows::open(&mut object)?,
@@ -106,6 +112,7 @@ impl KernelSource {
             tracing::error!(error = super::hooks::chain(&error), "cannot follow the device");
         }
         self.follow_underlay(|underlay, means| underlay.handle(change, means));
+        self.drops.handle(change, &mut self.netlink);
     }
 
     fn follow_underlay(
@@ -146,6 +153,7 @@ impl KernelSource {
         kernel.monotonic_second = now / 1_000_000_000;
         let hooks = self.attachment.describe(kernel, counted);
         let hooks = self.underlay.describe(kernel, hooks);
+        let hooks = self.drops.describe(kernel, hooks);
         kernel.hooks.truncate(hooks);
         self.control.load(0, &mut kernel.control);
         self.health.load(0, &mut kernel.health);
@@ -155,7 +163,7 @@ impl KernelSource {
         kernel.maps.extend(self.tables.fill());
         kernel.maps.extend(self.flows.fill());
         kernel.programs.clear();
-        for name in CLASSIFIERS {
+        for name in CLASSIFIERS.into_iter().chain([programs::DROPS]) {
             let run = self.object.run(name);
             kernel.programs.extend(run.map(|(nanoseconds, count)| ProgramRun { name, nanoseconds, count }));
         }

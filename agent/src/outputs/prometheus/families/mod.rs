@@ -3,6 +3,7 @@
 mod agent;
 mod devices;
 mod disk;
+mod drops;
 mod host;
 mod network;
 mod peer;
@@ -53,6 +54,7 @@ pub(super) const SECTIONS: &[Section] = &[
     window::SECTION,
     tunnel::SECTION,
     underlay::SECTION,
+    drops::SECTION,
     tailscaled::SECTION,
     host::SECTION,
     disk::SECTION,
