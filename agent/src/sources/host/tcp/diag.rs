@@ -19,7 +19,7 @@ const REQUEST_BYTES: usize = HEADER_BYTES + ID_BYTES + 8;
 const BYTECODE: u16 = 1;
 /// `INET_DIAG_INFO`; bits of `idiag_ext` are numbered from 1.
 const INFO: u16 = 2;
-/// Sockets of one answer at most: 50 ms.
+/// Sockets of one answer at most: so many take 60 ms.
 const MOST: usize = 50_000;
 
 /// `INET_DIAG_BC_…`: jump, remote address, mark.
