@@ -76,7 +76,9 @@ impl State {
     fn take(&mut self, tailnet: Arc<Tailnet>) {
         let overflow = self.model.slots.overflow();
         self.model.tailnet = tailnet;
-        self.model.slots.update(&self.model.tailnet.peers, Instant::now());
+        let now = Instant::now();
+        self.model.slots.update(&self.model.tailnet.peers, now);
+        self.model.slots.hear_paths(self.model.tailnet.up, now);
         if self.model.slots.overflow() > overflow {
             tracing::warn!(
                 peers = self.model.slots.overflow(),

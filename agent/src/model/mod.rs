@@ -4,6 +4,7 @@ pub mod collector;
 pub mod host;
 pub mod kernel;
 pub mod node;
+pub mod paths;
 pub mod sampled;
 pub mod slots;
 pub mod synthetic;

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::tailnet::Peer;
+use crate::model::paths::PathHistory;
+use crate::model::tailnet::{Path, Peer, WireGuardSession};
 
 /// A peer's row.
 #[derive(Clone, Debug)]
@@ -16,6 +17,16 @@ pub struct Slot {
     pub peer: Arc<Peer>,
     /// When the peer left the tailnet; `None` while it is a member.
     pub gone_since: Option<Instant>,
+    /// By which paths it was reached.
+    pub paths: PathHistory,
+}
+
+impl Slot {
+    /// WireGuard session of a member; nobody knows that of a peer that left.
+    #[must_use]
+    pub fn session(&self) -> Option<WireGuardSession> {
+        self.peer.wireguard.filter(|_| self.gone_since.is_none())
+    }
 }
 
 /// Peers by slot. Slot 0 belongs to nobody: unattributed traffic.
@@ -43,8 +54,10 @@ impl SlotTable {
         self.overflow = 0;
         let mut first_free = 1;
         for peer in members {
-            if let Some(&index) = self.by_id.get(&peer.id) {
-                self.slots[index as usize] = Some(Slot { peer: Arc::clone(peer), gone_since: None });
+            let known = self.by_id.get(&peer.id).and_then(|index| self.slots[*index as usize].as_mut());
+            if let Some(slot) = known {
+                slot.peer = Arc::clone(peer);
+                slot.gone_since = None;
                 continue;
             }
             while self.slots.get(first_free).is_some_and(Option::is_some) {
@@ -57,8 +70,25 @@ impl SlotTable {
             if first_free == self.slots.len() {
                 self.slots.push(None);
             }
-            self.slots[first_free] = Some(Slot { peer: Arc::clone(peer), gone_since: None });
+            let paths = PathHistory::default();
+            self.slots[first_free] = Some(Slot { peer: Arc::clone(peer), gone_since: None, paths });
             self.by_id.insert(peer.id.clone(), first_free as u32);
+        }
+    }
+
+    /// Takes tailscaled's word for the path of every member; `answers` is whether it has any. Nobody knows the path
+    /// of a peer that left.
+    pub fn hear_paths(&mut self, answers: bool, now: Instant) {
+        for slot in self.slots.iter_mut().flatten() {
+            let said = (answers && slot.gone_since.is_none()).then_some(slot.peer.path);
+            slot.paths.hear(said, now);
+        }
+    }
+
+    /// The peer in a slot is reached by `path`, as whoever sees its packets knows better than tailscaled says.
+    pub fn correct_path(&mut self, index: u32, path: Path, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
+            slot.paths.set(path, now);
         }
     }
 
@@ -162,6 +192,39 @@ mod tests {
         table.update(&[peer("a")], now);
         assert_eq!(table.slot_of("a"), Some(1));
         assert!(table.get(1).is_some_and(|slot| slot.gone_since.is_none()));
+    }
+
+    #[test]
+    fn paths_are_kept_across_news_until_the_slot_is_released() {
+        let mut table = SlotTable::new(8);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let on = |path, name: &str| {
+            vec![Arc::new(Peer { id: "a".to_owned(), name: name.to_owned(), path, ..Peer::default() })]
+        };
+        let mut hear = |members: &[Arc<Peer>], answers, at| {
+            table.update(members, after(at));
+            table.hear_paths(answers, after(at));
+        };
+        hear(&on(Path::DirectIpv4, "old"), true, 0);
+        hear(&on(Path::DirectIpv4, "renamed"), true, 10);
+        hear(&on(Path::Derp, "renamed"), true, 20);
+        hear(&on(Path::Derp, "renamed"), false, 30);
+        hear(&on(Path::Derp, "renamed"), true, 40);
+        hear(&[], true, 50);
+        hear(&[], true, 60);
+        hear(&on(Path::Derp, "back"), true, 70);
+        let spent = |table: &SlotTable, path, at| table.get(1).unwrap().paths.spent(path, after(at));
+        assert_eq!(spent(&table, Path::DirectIpv4, 80), Some(Duration::from_secs(20)));
+        assert_eq!(spent(&table, Path::Derp, 80), Some(Duration::from_secs(10 + 10 + 10)));
+        assert_eq!(table.get(1).map(|slot| slot.paths.changes()), Some(1));
+        table.correct_path(1, Path::PeerRelayIpv4, after(80));
+        assert_eq!(spent(&table, Path::PeerRelayIpv4, 81), Some(Duration::from_secs(1)));
+        table.update(&[], after(90));
+        table.release(1);
+        table.correct_path(1, Path::Derp, after(90));
+        table.update(&on(Path::Idle, "a"), after(100));
+        assert_eq!(spent(&table, Path::Derp, 100), None, "whoever gets the slot begins anew");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tailgauge_ebpf::layout::{Line, Wire};
 use super::Model;
 use super::kernel::SlotCounters;
 use super::slots::SlotTable;
-use super::tailnet::{Path, Peer, Tailnet};
+use super::tailnet::{Path, Peer, Tailnet, WireGuardSession, WireGuardState};
 
 /// A model with `peers` peers that all carried traffic in every class. Only what belongs to peers is filled in:
 /// the rest does not grow with their number.
@@ -17,7 +17,9 @@ use super::tailnet::{Path, Peer, Tailnet};
 pub fn model(peers: u32) -> Model {
     let members: Vec<_> = (1..=peers).map(|number| Arc::new(peer(number))).collect();
     let mut model = Model { slots: SlotTable::new(peers + 1), ..Model::default() };
-    model.slots.update(&members, Instant::now());
+    let now = Instant::now();
+    model.slots.update(&members, now);
+    model.slots.hear_paths(true, now);
     model.kernel.device = "tailscale0".to_owned();
     model.kernel.slots = (0..=peers).map(|slot| counters(slot.into())).collect();
     model.tailnet = Arc::new(Tailnet {
@@ -37,6 +39,7 @@ pub fn model(peers: u32) -> Model {
 pub fn peer(number: u32) -> Peer {
     let [_, a, b, c] = number.to_be_bytes();
     let (high, low) = ((number >> 16) as u16, number as u16);
+    let handshake = UNIX_EPOCH + Duration::from_millis(1_790_000_000_000 + u64::from(number));
     Peer {
         id: format!("n{number:06}CNTRL"),
         name: format!("peer-{number}"),
@@ -52,7 +55,8 @@ pub fn peer(number: u32) -> Peer {
         online: !number.is_multiple_of(7),
         path: Path::ALL[number as usize % Path::ALL.len()],
         derp_region: "fra".to_owned(),
-        last_handshake: Some(UNIX_EPOCH + Duration::from_millis(1_790_000_000_000 + u64::from(number))),
+        last_handshake: Some(handshake),
+        wireguard: Some(WireGuardSession { state: WireGuardState::Established, since: Some(handshake) }),
         ..Peer::default()
     }
 }

@@ -50,11 +50,8 @@ impl Path {
 }
 
 /// State of a peer's WireGuard session (`PeerWireGuardState` on the IPN bus, tailscaled 1.102 and later).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireGuardState {
-    /// Not said.
-    #[default]
-    Unknown,
     /// No session.
     None,
     /// Handshake under way.
@@ -63,6 +60,31 @@ pub enum WireGuardState {
     Established,
     /// Session keys ran out.
     Expired,
+}
+
+impl WireGuardState {
+    /// Every state, in the order they are exported.
+    pub const ALL: [Self; 4] = [Self::None, Self::Handshake, Self::Established, Self::Expired];
+
+    /// Label value; tailscaled's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Handshake => "handshake",
+            Self::Established => "established",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A peer's WireGuard session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireGuardSession {
+    /// Its state.
+    pub state: WireGuardState,
+    /// Since when it is in it, by tailscaled's clock.
+    pub since: Option<SystemTime>,
 }
 
 /// A node of the tailnet. Strings are cleaned: valid UTF-8, no control characters, bounded length.
@@ -90,7 +112,7 @@ pub struct Peer {
     pub online: bool,
     /// Sent something within the last 45 s.
     pub active: bool,
-    /// How it is reached now.
+    /// How it is reached, as tailscaled says; `Slot::paths` knows more.
     pub path: Path,
     /// Where its packets come from while the path is a direct one.
     pub endpoint: Option<SocketAddr>,
@@ -102,8 +124,8 @@ pub struct Peer {
     pub exit_node_option: bool,
     /// Completion of the last WireGuard handshake.
     pub last_handshake: Option<SystemTime>,
-    /// WireGuard session state.
-    pub wireguard: WireGuardState,
+    /// Its WireGuard session; `None` unless tailscaled says.
+    pub wireguard: Option<WireGuardSession>,
     /// WireGuard message bytes received; resets when the engine forgets the peer.
     pub engine_receive_bytes: u64,
     /// WireGuard message bytes sent.
@@ -123,6 +145,8 @@ pub struct Tailnet {
     pub tun: bool,
     /// This node; `None` until it is known.
     pub own: Option<Arc<Peer>>,
+    /// Times that this node's home DERP region became another one, tailscaled's restarts included.
+    pub home_derp_changes: u64,
     /// Routes this node advertises and that were approved, without its own addresses and without /0.
     pub own_routes: Vec<IpNet>,
     /// Health messages.

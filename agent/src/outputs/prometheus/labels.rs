@@ -79,6 +79,7 @@ impl Rendered {
             ("user", &peer.user),
             ("tags", &tags),
             ("node_key", &peer.node_key),
+            ("home_derp", &peer.derp_region),
         ] {
             info.extend_from_slice(b",");
             label(&mut info, name, value);
@@ -88,6 +89,6 @@ impl Rendered {
 }
 
 fn same_labels(a: &Peer, b: &Peer) -> bool {
-    (&a.id, &a.name, &a.os, &a.user, &a.node_key, &a.tags, &a.addresses)
-        == (&b.id, &b.name, &b.os, &b.user, &b.node_key, &b.tags, &b.addresses)
+    (&a.id, &a.name, &a.os, &a.user, &a.node_key, &a.tags, &a.addresses, &a.derp_region)
+        == (&b.id, &b.name, &b.os, &b.user, &b.node_key, &b.tags, &b.addresses, &b.derp_region)
 }

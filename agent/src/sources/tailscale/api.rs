@@ -146,6 +146,7 @@ pub(super) struct PeerChange {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct PeerState {
     pub(super) peer_wire_guard_state: Option<String>,
+    pub(super) peer_wire_guard_state_at: Option<String>,
 }
 
 /// Counters of the WireGuard engine, every two seconds.

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::api::{List, Map, Node, PeerStatus, Status, UserProfile};
-use crate::model::tailnet::{Path, Peer, WireGuardState};
+use super::api::{List, Map, Node, PeerState, PeerStatus, Status, UserProfile};
+use crate::model::tailnet::{Path, Peer, WireGuardSession, WireGuardState};
 use crate::sources::clean;
 
 /// Stands for an operating system or owner that nobody named.
@@ -273,15 +273,11 @@ pub(super) fn count(value: Option<i64>) -> u64 {
     value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
 }
 
-/// Label of `PeerWireGuardState.MarshalText` (ipn/backend.go).
-pub(super) fn wireguard_state(text: &str) -> WireGuardState {
-    match text {
-        "none" => WireGuardState::None,
-        "handshake" => WireGuardState::Handshake,
-        "established" => WireGuardState::Established,
-        "expired" => WireGuardState::Expired,
-        _ => WireGuardState::Unknown,
-    }
+/// A session in one of the states that `PeerWireGuardState.MarshalText` (ipn/backend.go) knows.
+pub(super) fn wireguard_session(said: &PeerState) -> Option<WireGuardSession> {
+    let word = said.peer_wire_guard_state.as_deref()?;
+    let state = WireGuardState::ALL.into_iter().find(|state| state.as_str() == word)?;
+    Some(WireGuardSession { state, since: said.peer_wire_guard_state_at.as_deref().and_then(moment) })
 }
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ fn config(directory: &Path) -> TailscaleConfig {
     }
 }
 
+/// State of the first peer's WireGuard session.
+fn session(tailnet: &Tailnet) -> Option<WireGuardState> {
+    tailnet.peers.first()?.wireguard.map(|session| session.state)
+}
+
 /// Runs a scenario on a runtime like the agent's.
 fn on_runtime<F: Future<Output = ()>>(scenario: impl FnOnce(PathBuf) -> F) {
     let directory = tempfile::tempdir().unwrap();
@@ -186,8 +191,7 @@ fn changes_on_the_bus_are_published_at_once_and_make_status_be_read() {
             _ => healthy(path),
         });
         let mut agent = Agent::start(TailscaleConfig { poll_interval: DEADLINE * 10, ..config(&directory) });
-        let handshake =
-            |tailnet: &Tailnet| tailnet.peers.iter().any(|peer| peer.wireguard == WireGuardState::Handshake);
+        let handshake = |tailnet: &Tailnet| session(tailnet) == Some(WireGuardState::Handshake);
         agent.until("what only the bus says", handshake).await;
         let first = tailscaled.requests.borrow().iter().find(|path| path.starts_with(BUS)).cloned();
         assert_eq!(first, Some(format!("{BUS}?mask=315523")));

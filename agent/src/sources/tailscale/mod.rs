@@ -15,6 +15,8 @@ mod fake;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod recorded_paths;
+#[cfg(test)]
 mod recordings;
 
 use std::cell::RefCell;
@@ -29,7 +31,7 @@ use api::{Notify, Prefs};
 pub use client::LocalApiError;
 use client::{Lines, get_json};
 use convert::Report;
-use table::Table;
+use table::{DOUBT, Table};
 pub use user_metrics::{USER_METRICS_COLLECTOR, follow_user_metrics, parse_user_metrics};
 
 /// Name of this source in the self metrics.
@@ -159,13 +161,15 @@ async fn poll_status<P: FnMut(Arc<Tailnet>)>(
         }
         complaint.end("reads /status again");
         backoff.reset();
-        let earliest = ended + PAUSE.max((ended - started) * PAUSE_FACTOR);
+        let pause = PAUSE.max((ended - started) * PAUSE_FACTOR);
+        let in_doubt = shared.state.borrow().table.in_doubt();
+        let rest = if in_doubt { pause.max(DOUBT).min(config.poll_interval) } else { config.poll_interval };
         let wanted = async {
             shared.status_wanted.notified().await;
-            sleep_until(earliest).await;
+            sleep_until(ended + pause).await;
         };
         tokio::select! {
-            () = sleep_until(ended + config.poll_interval) => {}
+            () = sleep_until(ended + rest) => {}
             () = wanted => {}
         }
     }
@@ -173,12 +177,13 @@ async fn poll_status<P: FnMut(Arc<Tailnet>)>(
 
 async fn read_status<P: FnMut(Arc<Tailnet>)>(shared: &Shared<P>) -> Result<(), LocalApiError> {
     let report: Report = get_json(&shared.config, STATUS).await?;
+    let now = std::time::Instant::now();
     // Without them the last known routes stay; peers and paths are worth more.
     let prefs: Option<Prefs> =
         get_json(&shared.config, PREFS).await.inspect_err(|error| tracing::debug!("{error}")).ok();
     shared.update(|table| {
         table.set_up(true);
-        table.apply_status(report);
+        table.apply_status(report, now);
         if let Some(prefs) = &prefs {
             table.apply_prefs(prefs);
         }
@@ -212,6 +217,7 @@ async fn follow_bus<P: FnMut(Arc<Tailnet>)>(shared: &Shared<P>) {
     loop {
         let started = Instant::now();
         let Err(end) = session(shared, mask, &mut complaint).await;
+        shared.update(Table::lose_bus);
         if matches!(end, End::Old(_)) && mask == MASK {
             mask = OLD_MASK;
             continue;
@@ -256,7 +262,7 @@ async fn session<P: FnMut(Arc<Tailnet>)>(
         if std::mem::take(&mut first) {
             complaint.end("follows the IPN bus again");
         }
-        if shared.update(|table| table.apply_notify(notify)) {
+        if shared.update(|table| table.apply_notify(notify, std::time::Instant::now())) {
             shared.status_wanted.notify_one();
         }
     }

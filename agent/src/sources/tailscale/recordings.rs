@@ -1,30 +1,30 @@
 //! The table against what a real tailscaled 1.102.3 said (tests/recordings).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 
 use super::api::{Notify, Prefs};
 use super::convert::Report;
 use super::table::Table;
-use crate::model::tailnet::{Path, Peer, Tailnet, WireGuardState};
+use crate::model::tailnet::{Path, Peer, Tailnet, WireGuardSession, WireGuardState};
 
-fn recording(name: &str) -> String {
+pub(super) fn recording(name: &str) -> String {
     let path = format!("{}/../tests/recordings/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
 }
 
-fn report(text: &str) -> Report {
+pub(super) fn report(text: &str) -> Report {
     serde_json::from_str(text).unwrap()
 }
 
 fn after_status(name: &str) -> Tailnet {
     let mut table = Table::default();
     table.set_up(true);
-    table.apply_status(report(&recording(name)));
+    table.apply_status(report(&recording(name)), Instant::now());
     let tailnet = table.take_changed().expect("a first status is news");
-    table.apply_status(report(&recording(name)));
+    table.apply_status(report(&recording(name)), Instant::now());
     assert_eq!(table.take_changed(), None, "the same status again is none");
     (*tailnet).clone()
 }
@@ -35,13 +35,13 @@ fn after_bus(name: &str) -> Vec<(usize, Arc<Tailnet>)> {
     let mut states = Vec::new();
     for (index, line) in recording(name).lines().enumerate() {
         let notify: Notify = serde_json::from_str(line).unwrap();
-        table.apply_notify(notify);
+        table.apply_notify(notify, Instant::now());
         states.extend(table.take_changed().map(|tailnet| (index, tailnet)));
     }
     states
 }
 
-fn peer<'a>(tailnet: &'a Tailnet, id: &str) -> &'a Peer {
+pub(super) fn peer<'a>(tailnet: &'a Tailnet, id: &str) -> &'a Peer {
     tailnet.peers.iter().find(|peer| peer.id == id).unwrap_or_else(|| panic!("no peer {id}"))
 }
 
@@ -56,6 +56,12 @@ fn strings<T: ToString>(items: &[T]) -> Vec<String> {
 /// `2026-11-22T21:24:01Z` and a fraction.
 fn handshake(nanoseconds: u32) -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + Duration::new(1_795_382_641, nanoseconds))
+}
+
+/// A session since so many seconds and milliseconds after `2026-11-22T21:13:20Z`.
+pub(super) fn established(seconds: u64, milliseconds: u32) -> Option<WireGuardSession> {
+    let since = SystemTime::UNIX_EPOCH + Duration::new(1_795_382_000 + seconds, milliseconds * 1_000_000);
+    Some(WireGuardSession { state: WireGuardState::Established, since: Some(since) })
 }
 
 #[test]
@@ -86,7 +92,7 @@ fn status_of_an_exit_node() {
         exit_node: false,
         exit_node_option: false,
         last_handshake: handshake(893_470_962),
-        wireguard: WireGuardState::Unknown,
+        wireguard: None,
         engine_receive_bytes: 1_732_451_444,
         engine_transmit_bytes: 1_166_856_108,
     };
@@ -129,7 +135,7 @@ fn status_without_peers() {
 fn routes_come_from_the_preferences_where_self_does_not_say_them() {
     let mut table = Table::default();
     let report = report(&recording("status-exit-node.json"));
-    table.apply_status(report);
+    table.apply_status(report, Instant::now());
     assert_eq!(table.take_changed().unwrap().own_routes, []);
     let prefs: Prefs = serde_json::from_str(&recording("prefs-exit-node.json")).unwrap();
     table.apply_prefs(&prefs);
@@ -144,7 +150,7 @@ fn approved_routes_are_added_to_the_offered_ones() {
         serde_json::json!(["0.0.0.0/0", "::/0", "100.64.0.1/32", "fd7a:115c:a1e0::1/128", "198.51.100.0/24"]);
     table.apply_prefs(&serde_json::from_str(&recording("prefs-exit-node.json")).unwrap());
     let report: Report = serde_json::from_value(status).unwrap();
-    table.apply_status(report);
+    table.apply_status(report, Instant::now());
     assert_eq!(strings(&table.take_changed().unwrap().own_routes), ["192.0.2.0/24", "198.51.100.0/24"]);
 }
 
@@ -154,14 +160,14 @@ fn the_bus_of_a_client() {
     let (line, first) = &states[0];
     assert_eq!(*line, 0, "InitialStatus is enough");
     assert_eq!(names(first), [("1", "exit"), ("3", "c2"), ("4", "relay")]);
-    assert_eq!(peer(first, "1").wireguard, WireGuardState::Established);
+    assert_eq!(peer(first, "1").wireguard, established(641, 890));
     assert_eq!(peer(first, "1").path, Path::DirectIpv4);
     assert!(peer(first, "1").exit_node);
     let last = &states[states.len() - 1].1;
     assert_eq!(names(last), [("1", "exit"), ("3", "c2-renamed"), ("4", "relay")]);
     let exit = peer(last, "1");
     assert!(exit.exit_node && exit.exit_node_option, "kept across full nodes from the bus");
-    assert_eq!((exit.path, exit.wireguard), (Path::DirectIpv4, WireGuardState::Established));
+    assert_eq!((exit.path, exit.wireguard), (Path::DirectIpv4, established(641, 890)));
     assert_eq!((exit.os.as_str(), exit.user.as_str()), ("linux", "lab"));
     assert_eq!(peer(last, "3").dns_name, "c2-renamed.lab.internal");
 }
@@ -197,42 +203,16 @@ fn the_bus_of_an_older_tailscaled_brings_the_peers_as_a_map() {
     assert_eq!(peer(last, "2").last_handshake, handshake(893_470_962), "from the engine's counters");
 }
 
-#[test]
-fn wireguard_states_wait_for_their_peers() {
-    let mut table = Table::default();
-    let bus = recording("bus-wireguard-state.ndjson");
-    let states = || serde_json::from_str(bus.lines().next().unwrap()).unwrap();
-    assert!(!table.apply_notify(states()), "nobody is known yet");
-    table.apply_status(report(&recording("status-exit-node.json")));
-    assert!(table.apply_notify(states()), "a new session has a path that only /status knows");
-    assert!(!table.apply_notify(states()));
-    let tailnet = table.take_changed().unwrap();
-    assert_eq!(peer(&tailnet, "2").wireguard, WireGuardState::Established);
-    assert_eq!(peer(&tailnet, "3").wireguard, WireGuardState::Established);
-    assert_eq!(peer(&tailnet, "4").wireguard, WireGuardState::Unknown);
-}
-
-#[test]
-fn a_session_that_ended_while_the_bus_was_away_is_forgotten() {
-    let mut table = Table::default();
-    let bus = recording("bus-client-engine.ndjson");
-    let first = bus.lines().next().unwrap();
-    assert_eq!(peer(&notify(&mut table, first).1.unwrap(), "1").wireguard, WireGuardState::Established);
-    assert_eq!(notify(&mut table, first).1, None, "the same again is no news");
-    let (_, tailnet) = notify(&mut table, &first.replace("PeerState", "NoPeerState"));
-    assert_eq!(peer(&tailnet.unwrap(), "1").wireguard, WireGuardState::Unknown);
-}
-
 /// A table that knows the exit node's peers, and nobody to tell.
-fn exit_node() -> Table {
+pub(super) fn exit_node() -> Table {
     let mut table = Table::default();
-    table.apply_status(report(&recording("status-exit-node.json")));
+    table.apply_status(report(&recording("status-exit-node.json")), Instant::now());
     table.take_changed();
     table
 }
 
-fn notify(table: &mut Table, line: &str) -> (bool, Option<Arc<Tailnet>>) {
-    let wants_status = table.apply_notify(serde_json::from_str(line).unwrap());
+pub(super) fn notify(table: &mut Table, line: &str) -> (bool, Option<Arc<Tailnet>>) {
+    let wants_status = table.apply_notify(serde_json::from_str(line).unwrap(), Instant::now());
     (wants_status, table.take_changed())
 }
 
@@ -308,12 +288,12 @@ fn peers_stay_while_tailscaled_starts_and_knows_nobody_yet() {
     for state in ["NoState", "Starting"] {
         let status =
             format!(r#"{{"BackendState":"{state}","TUN":true,"Self":{{"HostName":"exit"}},"Peer":null}}"#);
-        table.apply_status(report(&status));
+        table.apply_status(report(&status), Instant::now());
         let tailnet = table.take_changed().unwrap();
         assert_eq!((tailnet.backend_state.as_str(), tailnet.peers.len()), (state, 3));
         assert_eq!(tailnet.own.as_ref().unwrap().id, "1");
     }
-    table.apply_status(report(r#"{"BackendState":"NeedsLogin","Peer":null}"#));
+    table.apply_status(report(r#"{"BackendState":"NeedsLogin","Peer":null}"#), Instant::now());
     assert_eq!(table.take_changed().unwrap().peers, [], "logged out: nobody is a peer");
 }
 
@@ -322,10 +302,10 @@ fn peers_that_share_a_number_or_key_do_not_tear_each_other_down() {
     let mut table = Table::default();
     let twin = |id: &str| format!(r#""{id}":{{"ID":"{id}","NodeID":1,"PublicKey":"nodekey:same"}}"#);
     let status = format!(r#"{{"BackendState":"Running","Peer":{{{},{}}}}}"#, twin("a"), twin("b"));
-    table.apply_status(report(&status));
+    table.apply_status(report(&status), Instant::now());
     notify(&mut table, r#"{"PeersRemoved":[1]}"#);
     notify(&mut table, r#"{"PeersRemoved":[1]}"#);
-    table.apply_status(report(&status));
+    table.apply_status(report(&status), Instant::now());
     assert_eq!(table.take_changed().unwrap().peers.len(), 2);
 }
 
@@ -378,10 +358,10 @@ proptest! {
     fn json_of_any_shape_never_panics(text in nonsense()) {
         let mut table = exit_node();
         if let Ok(status) = serde_json::from_str::<Report>(&text) {
-            table.apply_status(status);
+            table.apply_status(status, Instant::now());
         }
         if let Ok(notify) = serde_json::from_str::<Notify>(&text) {
-            table.apply_notify(notify);
+            table.apply_notify(notify, Instant::now());
         }
         if let Some(tailnet) = table.take_changed() {
             prop_assert!(tailnet.peers.is_sorted_by_key(|peer| peer.id.clone()));
@@ -406,7 +386,7 @@ proptest! {
             *place = byte;
         }
         if let Ok(status) = serde_json::from_str::<Report>(&crate::sources::clean::lossy(&bytes)) {
-            Table::default().apply_status(status);
+            Table::default().apply_status(status, Instant::now());
         }
     }
 }

@@ -2,20 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::api::{EngineStatus, Map, NetworkMap, Notify, PeerChange, PeerState, Prefs};
 use super::convert::{
     Member, Report, Users, advertised_routes, count, from_node, moment, network, owner, parsed, users,
-    wireguard_state,
+    wireguard_session,
 };
-use crate::model::tailnet::{Peer, Tailnet, WireGuardState};
+use crate::model::tailnet::{Path, Peer, Tailnet, WireGuardState};
 use crate::sources::clean;
 
 /// `ipn.State` by number (ipn/backend.go).
 const STATES: [&str; 7] =
     ["NoState", "InUseOtherUser", "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Running"];
+
+/// DERP instead of another path is believed when `/status` still says so after this time. It says DERP whenever it
+/// names no address, and that is so for a round trip whenever traffic begins again after a rest, until a pong
+/// confirms the address of before (`addrForSendLocked` in wgengine/magicsock/endpoint.go).
+pub(super) const DOUBT: Duration = Duration::from_secs(2);
 
 /// The last known state, and whether anybody was told.
 #[derive(Debug, Default)]
@@ -28,6 +34,10 @@ pub(super) struct Table {
     users: Users,
     /// Routes in this node's preferences, approved or not.
     advertised: Vec<IpNet>,
+    /// Peers that are said to be on DERP, not believed yet, and since when.
+    doubted: HashMap<String, Instant>,
+    /// The last home DERP region of this node that was said.
+    home_derp: String,
     changed: bool,
 }
 
@@ -65,8 +75,14 @@ impl Table {
         set(&mut self.advertised, routes, &mut self.changed);
     }
 
-    /// Takes over everything. While tailscaled starts and knows nobody yet, the last known peers stay.
-    pub(super) fn apply_status(&mut self, report: Report) {
+    /// True when the path of some peer is to be asked for again after [`DOUBT`].
+    pub(super) fn in_doubt(&self) -> bool {
+        !self.doubted.is_empty()
+    }
+
+    /// Takes over everything that `/status` said at `now`. While tailscaled starts and knows nobody yet, the last
+    /// known peers stay.
+    pub(super) fn apply_status(&mut self, report: Report, now: Instant) {
         set(&mut self.tailnet.backend_state, report.backend_state, &mut self.changed);
         set(&mut self.tailnet.version, report.version, &mut self.changed);
         set(&mut self.tailnet.health, report.health, &mut self.changed);
@@ -77,22 +93,32 @@ impl Table {
         self.apply_users(report.users);
         self.put_own(report.own);
         let mut members = report.peers;
+        let doubted = std::mem::take(&mut self.doubted);
         for member in &mut members {
-            if let Some(before) = self.peers.get(&member.peer.id) {
-                Arc::make_mut(&mut member.peer).wireguard = before.peer.wireguard;
+            let Some(Member { peer: before, .. }) = self.peers.get(&member.peer.id) else { continue };
+            let peer = Arc::make_mut(&mut member.peer);
+            peer.wireguard = before.wireguard;
+            if peer.path == Path::Derp && before.path != Path::Derp {
+                let since = doubted.get(&peer.id).copied().unwrap_or(now);
+                if now.saturating_duration_since(since) < DOUBT {
+                    self.doubted.insert(peer.id.clone(), since);
+                    peer.path = before.path;
+                    peer.endpoint = before.endpoint;
+                }
             }
         }
         self.replace(members);
     }
 
-    /// Takes over a line of the bus. True when `/status` has news that the bus does not carry.
-    pub(super) fn apply_notify(&mut self, notify: Notify) -> bool {
+    /// Takes over a line of the bus that came at `now`. True when `/status` has news that the bus does not carry.
+    pub(super) fn apply_notify(&mut self, notify: Notify, now: Instant) -> bool {
         let mut stale = notify.prefs.is_some() || notify.health.is_some();
         if let Some(version) = notify.version.as_deref().filter(|version| !version.is_empty()) {
             set(&mut self.tailnet.version, clean::text(version, ""), &mut self.changed);
         }
         if let Some(report) = notify.initial_status {
-            self.apply_status(*report);
+            self.apply_status(*report, now);
+            stale |= self.in_doubt();
             self.forget_wireguard(&notify.peer_state);
         }
         if let Some(state) = notify.state.and_then(|state| STATES.get(usize::try_from(state).ok()?)) {
@@ -157,12 +183,19 @@ impl Table {
         patch.derp_region.is_some()
     }
 
+    /// The bus broke: what becomes of the sessions stays unseen.
+    pub(super) fn lose_bus(&mut self) {
+        self.forget_wireguard(&None);
+    }
+
     /// The first line of the bus lists every session there is: one that is not in it ended unseen.
     fn forget_wireguard(&mut self, listed: &Map<PeerState>) {
         let listed: HashSet<String> = listed.iter().flatten().map(|(id, _)| clean::text(id, "")).collect();
-        let ended: Vec<String> = self.peers.keys().filter(|id| !listed.contains(*id)).cloned().collect();
+        let sessions = self.peers.iter().filter(|(_, member)| member.peer.wireguard.is_some());
+        let ended: Vec<String> =
+            sessions.filter(|(id, _)| !listed.contains(*id)).map(|(id, _)| id.clone()).collect();
         for id in ended {
-            self.edit(&id, |peer| peer.wireguard = WireGuardState::Unknown);
+            self.edit(&id, |peer| peer.wireguard = None);
         }
     }
 
@@ -170,11 +203,11 @@ impl Table {
     fn apply_wireguard(&mut self, states: &Map<PeerState>) -> bool {
         let mut established = false;
         for (id, state) in states.iter().flatten() {
-            let state = state.as_ref().and_then(|state| state.peer_wire_guard_state.as_deref());
-            let state = wireguard_state(state.unwrap_or_default());
+            let session = state.as_ref().and_then(wireguard_session);
             self.edit(&clean::text(id, ""), |peer| {
-                established |= state == WireGuardState::Established && peer.wireguard != state;
-                peer.wireguard = state;
+                let [was, is] = [peer.wireguard, session].map(|session| session.map(|session| session.state));
+                established |= is == Some(WireGuardState::Established) && was != is;
+                peer.wireguard = session;
             });
         }
         established
@@ -217,6 +250,11 @@ impl Table {
     }
 
     fn put_own(&mut self, own: Option<Member>) {
+        let region = own.as_ref().map(|own| own.peer.derp_region.as_str()).unwrap_or_default();
+        if !region.is_empty() && region != self.home_derp {
+            let before = std::mem::replace(&mut self.home_derp, region.to_owned());
+            self.tailnet.home_derp_changes += u64::from(!before.is_empty());
+        }
         set(&mut self.own, own, &mut self.changed);
     }
 

@@ -1,11 +1,12 @@
 //! Traffic and state of every peer.
 
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tailgauge_ebpf::layout::{CLASSES, RECEIVE, TRANSMIT, Wire};
 
 use super::{Family, Section, View};
-use crate::model::tailnet::Path;
+use crate::model::slots::Slot;
+use crate::model::tailnet::{Path, WireGuardState};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -22,9 +23,20 @@ pub(super) const SECTION: Section = Section {
             header: Header {
                 name: "tailgauge_peer_info",
                 kind: Kind::Info,
-                labels: &["peer_id", "peer_name", "ip", "ipv6", "os", "user", "tags", "node_key"],
+                labels: &[
+                    "peer_id",
+                    "peer_name",
+                    "ip",
+                    "ipv6",
+                    "os",
+                    "user",
+                    "tags",
+                    "node_key",
+                    "home_derp",
+                ],
                 help: "Who the peer is: first label of its DNS name, Tailscale addresses, operating system, login \
-                       name of the owner, ACL tags joined by commas, and node key.",
+                       name of the owner, ACL tags joined by commas, node key, and its home DERP region, which says \
+                       nothing about its path.",
             },
             samples: |view, samples| {
                 for (_, _, labels) in view.peers() {
@@ -99,15 +111,46 @@ pub(super) const SECTION: Section = Section {
                 "tailgauge_peer_path",
                 &["peer_id", "path"],
                 "1 for the path by which the peer is reached now, 0 for the others: direct_ipv4, direct_ipv6, derp, \
-                 peer_relay_ipv4, peer_relay_ipv6, or idle while tailscaled keeps none.",
+                 peer_relay_ipv4, peer_relay_ipv6, or idle while tailscaled keeps none. The last known one while \
+                 tailscaled does not answer.",
             ),
             samples: |view, samples| {
                 for (_, slot, labels) in view.peers() {
-                    let current = if slot.gone_since.is_none() { slot.peer.path } else { Path::Idle };
+                    let current = if slot.gone_since.is_none() { slot.paths.current() } else { Path::Idle };
                     for path in Path::ALL {
                         let line = samples.sample().rendered(&labels.id).label("path", path.as_str());
                         line.flag(path == current);
                     }
+                }
+            },
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_peer_path_seconds_total",
+                &["peer_id", "path"],
+                "Time for which the peer was reached by each path that it had so far. Stands still while tailscaled \
+                 does not answer or the peer is not in the tailnet: what is unknown is not counted.",
+            ),
+            samples: |view, samples| {
+                for (_, slot, labels) in view.peers() {
+                    for path in Path::ALL {
+                        if let Some(spent) = slot.paths.spent(path, view.now) {
+                            let line = samples.sample().rendered(&labels.id).label("path", path.as_str());
+                            line.decimal(spent.as_millis() as u64, 3);
+                        }
+                    }
+                }
+            },
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_peer_path_changes_total",
+                &["peer_id"],
+                "Times that the peer was reached by another path than before; idle in between is no change.",
+            ),
+            samples: |view, samples| {
+                for (_, slot, labels) in view.peers() {
+                    samples.sample().rendered(&labels.id).integer(slot.paths.changes());
                 }
             },
         },
@@ -117,15 +160,33 @@ pub(super) const SECTION: Section = Section {
                 &["peer_id"],
                 "Unix time of the last completed WireGuard handshake; absent before the first one.",
             ),
+            samples: |view, samples| moments(view, samples, |slot| slot.peer.last_handshake),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_peer_wireguard_session",
+                &["peer_id", "state"],
+                "1 for the state that the WireGuard session with the peer is in, 0 for the others: none, handshake, \
+                 established or expired. As tailscaled 1.102 and later tell; absent for peers of which it has told \
+                 nothing.",
+            ),
             samples: |view, samples| {
                 for (_, slot, labels) in view.peers() {
-                    let since_epoch =
-                        slot.peer.last_handshake.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-                    if let Some(since_epoch) = since_epoch {
-                        samples.sample().rendered(&labels.id).decimal(since_epoch.as_millis() as u64, 3);
+                    let Some(session) = slot.session() else { continue };
+                    for state in WireGuardState::ALL {
+                        let line = samples.sample().rendered(&labels.id).label("state", state.as_str());
+                        line.flag(state == session.state);
                     }
                 }
             },
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_peer_wireguard_session_change_timestamp_seconds",
+                &["peer_id"],
+                "Unix time at which the WireGuard session with the peer came into its state.",
+            ),
+            samples: |view, samples| moments(view, samples, |slot| slot.session()?.since),
         },
     ],
 };
@@ -137,6 +198,14 @@ fn by_class(view: &View<'_>, samples: &mut Samples<'_>, direction: u32, value: f
     for (slot, _, labels) in view.peers() {
         for (wire, class) in view.line(slot, direction).wire.iter().zip(CLASS_LABELS) {
             samples.sample().rendered(&labels.id).rendered(class).integer(value(wire));
+        }
+    }
+}
+
+fn moments(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Slot) -> Option<SystemTime>) {
+    for (_, slot, labels) in view.peers() {
+        if let Some(since_epoch) = value(slot).and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
+            samples.sample().rendered(&labels.id).decimal(since_epoch.as_millis() as u64, 3);
         }
     }
 }

@@ -34,6 +34,31 @@ pub(super) const SECTION: Section = Section {
             },
         },
         Family {
+            header: Header {
+                name: "tailgauge_tailscaled_home_derp_info",
+                kind: Kind::Info,
+                labels: &["region"],
+                help: "Code of the DERP region that this node calls its home; absent while it has none.",
+            },
+            samples: |view, samples| {
+                let own = view.model.tailnet.own.as_ref();
+                if let Some(own) = own.filter(|own| !own.derp_region.is_empty()) {
+                    samples.sample().label("region", &own.derp_region).integer(1);
+                }
+            },
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_home_derp_changes_total",
+                &[],
+                "Times that another DERP region became the home of this node.",
+            ),
+            samples: |view, samples| {
+                let tailnet = &view.model.tailnet;
+                samples.plain(tailnet.own.as_ref().map(|_| tailnet.home_derp_changes));
+            },
+        },
+        Family {
             header: Header::gauge(
                 "tailgauge_tailscaled_health_messages",
                 &[],
