@@ -12,7 +12,7 @@ use super::tailnet::Path;
 #[derive(Clone, Debug, Default)]
 pub struct PathHistory {
     current: Path,
-    /// What tailscaled said last; `None` while it does not answer.
+    /// What tailscaled said last; `None` while it does not say.
     said: Option<Path>,
     /// Up to when `spent` has been added to; `None` while the path is unknown.
     counted: Option<Instant>,
@@ -24,7 +24,7 @@ pub struct PathHistory {
 }
 
 impl PathHistory {
-    /// Takes tailscaled's word, `None` when it does not answer.
+    /// Takes tailscaled's word, `None` while it has none.
     pub fn hear(&mut self, said: Option<Path>, now: Instant) {
         if self.said == said {
             return;

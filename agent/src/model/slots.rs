@@ -76,11 +76,10 @@ impl SlotTable {
         }
     }
 
-    /// Takes tailscaled's word for the path of every member; `answers` is whether it has any. Nobody knows the path
-    /// of a peer that left.
-    pub fn hear_paths(&mut self, answers: bool, now: Instant) {
+    /// Takes tailscaled's word for the path of every member, if it has one. Nobody knows the path of a peer that left.
+    pub fn hear_paths(&mut self, knows: bool, now: Instant) {
         for slot in self.slots.iter_mut().flatten() {
-            let said = (answers && slot.gone_since.is_none()).then_some(slot.peer.path);
+            let said = (knows && slot.gone_since.is_none()).then_some(slot.peer.path);
             slot.paths.hear(said, now);
         }
     }
@@ -202,9 +201,9 @@ mod tests {
         let on = |path, name: &str| {
             vec![Arc::new(Peer { id: "a".to_owned(), name: name.to_owned(), path, ..Peer::default() })]
         };
-        let mut hear = |members: &[Arc<Peer>], answers, at| {
+        let mut hear = |members: &[Arc<Peer>], knows, at| {
             table.update(members, after(at));
-            table.hear_paths(answers, after(at));
+            table.hear_paths(knows, after(at));
         };
         hear(&on(Path::DirectIpv4, "old"), true, 0);
         hear(&on(Path::DirectIpv4, "renamed"), true, 10);

@@ -137,6 +137,8 @@ pub struct Peer {
 pub struct Tailnet {
     /// tailscaled answered the last request.
     pub up: bool,
+    /// The last answer told how the peers are reached; false while tailscaled is away or starts.
+    pub knows_paths: bool,
     /// Its version; empty until it answered once.
     pub version: String,
     /// `Running`, `NeedsLogin`, … (`ipn.State`).

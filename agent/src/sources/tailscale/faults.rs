@@ -15,7 +15,7 @@ use super::client::{Lines, LocalApiError, get_json};
 use super::convert::Report;
 use super::fake::{ONE_PEER, Reply, Tailscaled, bus_line, healthy, initial_line, json};
 use super::{BUS, STATUS, TailscaleConfig, run};
-use crate::model::tailnet::{Tailnet, WireGuardState};
+use crate::model::tailnet::{Path as Way, Tailnet, WireGuardState};
 
 /// How long a test waits for what must come.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -78,6 +78,10 @@ fn config(directory: &Path) -> TailscaleConfig {
 /// State of the first peer's WireGuard session.
 fn session(tailnet: &Tailnet) -> Option<WireGuardState> {
     tailnet.peers.first()?.wireguard.map(|session| session.state)
+}
+
+fn is_on(tailnet: &Tailnet, path: Way) -> bool {
+    tailnet.peers.first().is_some_and(|peer| peer.path == path)
 }
 
 /// Runs a scenario on a runtime like the agent's.
@@ -205,6 +209,40 @@ fn changes_on_the_bus_are_published_at_once_and_make_status_be_read() {
         bus.send_replace(bus_line(r#"{"PeerChangedPatch":[{"NodeID":2,"Online":true}]}"#));
         agent.until("online", |tailnet| tailnet.peers[0].online).await;
         assert_eq!(tailscaled.count(STATUS), 2, "a patch needs no /status");
+    });
+}
+
+#[test]
+fn a_path_in_doubt_is_asked_for_again_before_its_time() {
+    on_runtime(|directory| async move {
+        let direct = ONE_PEER.replace("\"Active\"", "\"CurAddr\":\"192.0.2.1:41641\",\"Active\"");
+        let first = RefCell::new(Some(direct));
+        let tailscaled = Tailscaled::start(&directory, move |path| match first.take() {
+            Some(direct) if path == STATUS => json(&direct),
+            _ => healthy(path),
+        });
+        let mut agent = Agent::start(TailscaleConfig { poll_interval: DEADLINE * 10, ..config(&directory) });
+        agent.until("a direct path", |tailnet| is_on(tailnet, Way::DirectIpv4)).await;
+        // The first line of the bus says DERP; so do a read soon after it and one that is late enough.
+        agent.until("DERP", |tailnet| is_on(tailnet, Way::Derp)).await;
+        assert_eq!(tailscaled.count(STATUS), 3);
+    });
+}
+
+#[test]
+fn sessions_are_unknown_while_the_bus_is_away() {
+    on_runtime(|directory| async move {
+        let (bus, lines) = watch::channel(initial_line());
+        let lines = RefCell::new(Some(lines));
+        let _tailscaled = Tailscaled::start(&directory, move |path| match path {
+            path if path.starts_with(BUS) => lines.take().map_or(Reply::Hang, Reply::Live),
+            _ => healthy(path),
+        });
+        let mut agent = Agent::start(config(&directory));
+        agent.until("a session", |tailnet| session(tailnet).is_some()).await;
+        drop(bus);
+        let tailnet = agent.until("no session", |tailnet| session(tailnet).is_none()).await;
+        assert!(tailnet.up && is_on(&tailnet, Way::Derp), "the rest is known from /status");
     });
 }
 

@@ -37,17 +37,41 @@ fn derp_after_another_path_is_believed_when_it_is_said_again() {
     assert_eq!(path_at(10_000, direct), (Path::DirectIpv4, false));
     // A pong is late.
     assert_eq!(path_at(20_000, derp), (Path::DirectIpv4, true));
-    assert_eq!(path_at(21_999, derp), (Path::DirectIpv4, true), "too early to tell");
-    assert_eq!(path_at(22_000, direct), (Path::DirectIpv4, false));
+    assert_eq!(path_at(23_499, derp), (Path::DirectIpv4, true), "too early to tell");
+    assert_eq!(path_at(23_500, direct), (Path::DirectIpv4, false));
     // No pong comes.
     assert_eq!(path_at(30_000, derp), (Path::DirectIpv4, true));
-    assert_eq!(path_at(32_000, derp), (Path::Derp, false));
+    assert_eq!(path_at(33_500, derp), (Path::Derp, false));
     assert_eq!(path_at(42_000, derp), (Path::Derp, false));
     assert_eq!(path_at(43_000, relayed), (Path::PeerRelayIpv4, false), "an address is never in doubt");
     assert_eq!(path_at(44_000, idle), (Path::Idle, false));
     // Traffic again, before the address is confirmed.
     assert_eq!(path_at(50_000, derp), (Path::Idle, true));
     assert_eq!(path_at(52_000, relayed), (Path::PeerRelayIpv4, false));
+}
+
+#[test]
+fn paths_are_unknown_until_a_tailscaled_that_was_away_has_its_map() {
+    let mut table = Table::default();
+    let mut knows = |change: &dyn Fn(&mut Table)| {
+        change(&mut table);
+        let tailnet = table.take_changed().unwrap();
+        (tailnet.knows_paths, tailnet.peers.iter().find(|peer| peer.id == "2").map(|peer| peer.path))
+    };
+    let says = |report: fn() -> Report| {
+        move |table: &mut Table| {
+            table.set_up(true);
+            table.apply_status(report(), Instant::now());
+        }
+    };
+    let starts = says(|| report(r#"{"BackendState":"Starting","Peer":null}"#));
+    assert_eq!(knows(&starts), (false, None));
+    let direct = says(|| status_with("10.99.0.11:41641", "", true));
+    assert_eq!(knows(&direct), (true, Some(Path::DirectIpv4)));
+    assert_eq!(knows(&|table| table.set_up(false)), (false, Some(Path::DirectIpv4)), "the last known one");
+    assert_eq!(knows(&starts), (false, Some(Path::DirectIpv4)));
+    let derp = says(|| status_with("", "", true));
+    assert_eq!(knows(&derp), (true, Some(Path::Derp)), "nothing is known that would speak against it");
 }
 
 #[test]

@@ -19,9 +19,10 @@ const STATES: [&str; 7] =
     ["NoState", "InUseOtherUser", "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Running"];
 
 /// DERP instead of another path is believed when `/status` still says so after this time. It says DERP whenever it
-/// names no address, and that is so for a round trip whenever traffic begins again after a rest, until a pong
-/// confirms the address of before (`addrForSendLocked` in wgengine/magicsock/endpoint.go).
-pub(super) const DOUBT: Duration = Duration::from_secs(2);
+/// names no address, and it names none until a pong confirms the one of before (`addrForSendLocked` in
+/// wgengine/magicsock/endpoint.go): for a round trip when traffic begins again after a rest, and from one heartbeat
+/// to the next, 3 s, when pongs were late (2.7 s seen on tailscaled 1.102.3).
+pub(super) const DOUBT: Duration = Duration::from_millis(3_500);
 
 /// The last known state, and whether anybody was told.
 #[derive(Debug, Default)]
@@ -58,6 +59,8 @@ impl Table {
     /// Notes whether tailscaled answers.
     pub(super) fn set_up(&mut self, up: bool) {
         set(&mut self.tailnet.up, up, &mut self.changed);
+        let knows_paths = up && self.tailnet.knows_paths;
+        set(&mut self.tailnet.knows_paths, knows_paths, &mut self.changed);
     }
 
     /// Approved routes as the control plane says them, and those that the node offers: headscale tells a node its
@@ -87,6 +90,8 @@ impl Table {
         set(&mut self.tailnet.version, report.version, &mut self.changed);
         set(&mut self.tailnet.health, report.health, &mut self.changed);
         set(&mut self.tailnet.tun, report.tun, &mut self.changed);
+        let knew_paths = self.tailnet.knows_paths;
+        set(&mut self.tailnet.knows_paths, report.knows_map, &mut self.changed);
         if !report.knows_map {
             return;
         }
@@ -98,7 +103,7 @@ impl Table {
             let Some(Member { peer: before, .. }) = self.peers.get(&member.peer.id) else { continue };
             let peer = Arc::make_mut(&mut member.peer);
             peer.wireguard = before.wireguard;
-            if peer.path == Path::Derp && before.path != Path::Derp {
+            if knew_paths && peer.path == Path::Derp && before.path != Path::Derp {
                 let since = doubted.get(&peer.id).copied().unwrap_or(now);
                 if now.saturating_duration_since(since) < DOUBT {
                     self.doubted.insert(peer.id.clone(), since);

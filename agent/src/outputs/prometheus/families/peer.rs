@@ -129,7 +129,7 @@ pub(super) const SECTION: Section = Section {
                 "tailgauge_peer_path_seconds_total",
                 &["peer_id", "path"],
                 "Time for which the peer was reached by each path that it had so far. Stands still while tailscaled \
-                 does not answer or the peer is not in the tailnet: what is unknown is not counted.",
+                 is away or starts, and while the peer is not in the tailnet: what is unknown is not counted.",
             ),
             samples: |view, samples| {
                 for (_, slot, labels) in view.peers() {
