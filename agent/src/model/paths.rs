@@ -36,7 +36,8 @@ impl PathHistory {
         }
     }
 
-    /// The peer is reached by `path` from now on, whatever was said before.
+    /// The peer is reached by `path` from now on, whatever was said before. An earlier moment than the present would
+    /// take back time that was read already.
     pub fn set(&mut self, path: Path, now: Instant) {
         self.settle(now);
         self.counted = self.counted.max(Some(now));
