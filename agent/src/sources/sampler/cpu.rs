@@ -43,7 +43,8 @@ impl Cpus {
         let some = self.pressure.cpu(paths)?.some_seconds;
         let waited = since(&mut self.waited_microseconds, (some * 1e6).round() as u64);
         if let Some((elapsed, waited)) = elapsed.zip(waited) {
-            into.cpu_waiting.add(elapsed.second, waited as f64 / 1e6 / elapsed.seconds);
+            // The two clocks are not read at the same moment.
+            into.cpu_waiting.add(elapsed.second, (waited as f64 / 1e6 / elapsed.seconds).min(1.0));
         }
         Ok(())
     }
