@@ -36,6 +36,7 @@ use crate::model::host::Host;
 pub use boot::boot;
 pub(super) use cpu::CpuReader;
 pub(super) use pressure::PressureReader;
+pub(super) use proc_file::read_once;
 pub(super) use qdisc::root as root_qdisc;
 pub(super) use tailscaled::{Finder, Process, Threads};
 pub(super) use udp::Sockets as UdpSockets;

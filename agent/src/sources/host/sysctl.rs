@@ -1,11 +1,10 @@
 //! Collector `sysctl`: settings below /proc/sys that decide how well a node forwards.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::proc_file::number;
+use super::proc_file::{number, read_once};
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Host, Settings};
 use crate::sources::clean;
@@ -79,7 +78,7 @@ fn read(directory: &Path) -> Result<Settings, HostError> {
 /// Content of a setting; `None` when this kernel, or this network namespace, does not have it.
 fn setting(directory: &Path, name: &str) -> Result<Option<String>, HostError> {
     let path = directory.join(name.replace('.', "/"));
-    match fs::read(&path) {
+    match read_once(&path) {
         Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(HostError::Read { path, source }),
@@ -88,6 +87,8 @@ fn setting(directory: &Path, name: &str) -> Result<Option<String>, HostError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {

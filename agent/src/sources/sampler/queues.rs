@@ -1,6 +1,5 @@
 //! What waits, and what found no room: tailscaled's UDP sockets, its ring on the tunnel device, queueing disciplines.
 
-use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::{Elapsed, routes, since};
 use crate::model::sampled::{BYTE_BOUNDS, Distribution, Sampled};
 use crate::sources::clean;
-use crate::sources::host::{HostError, Paths, UdpSockets, root_qdisc};
+use crate::sources::host::{HostError, Paths, UdpSockets, read_once, root_qdisc};
 use crate::sources::kernel::device;
 use crate::sources::netlink::Netlink;
 
@@ -89,7 +88,7 @@ impl Queues {
 
     fn look(&mut self, paths: &Paths) -> io::Result<()> {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        let table = fs::read(routes(paths)).unwrap_or_default();
+        let table = read_once(&routes(paths)).unwrap_or_default();
         let table = clean::lossy(&table);
         let names = std::iter::once(self.tunnel.as_str()).chain(default_routes(&table));
         let mut devices: Vec<Device> = Vec::new();
