@@ -12,11 +12,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cli::{AttachMode, Options};
 use crate::listeners::Listeners;
 use crate::model::Model;
+use crate::model::node::Selection;
 use crate::model::slots::SlotTable;
 use crate::model::tailnet::Tailnet;
 use crate::outputs::http::{Limits, ListenError, Server, Site};
 use crate::outputs::own::SelfMetrics;
-use crate::sources::host::{HostSource, Paths, boot};
+use crate::sources::host::{HostSource, NodeSource, Paths, boot};
 use crate::sources::kernel::{self, DeviceWatch, KernelConfig, KernelError, KernelSource};
 use crate::sources::sampler::{self, Sampler};
 use crate::sources::tailscale::{self, TailscaleConfig};
@@ -53,6 +54,7 @@ struct State {
     kernel: KernelSource,
     host: HostSource,
     host_read: Option<Instant>,
+    node: NodeSource,
     grace: Duration,
 }
 
@@ -81,6 +83,7 @@ impl State {
             );
         }
         self.kernel.sync(&self.model.tailnet, &self.model.slots);
+        self.host.follow(&self.model.tailnet);
     }
 
     fn every_second(&mut self) {
@@ -109,6 +112,11 @@ impl State {
 impl Site for Agent {
     fn take_snapshot(&self) {
         self.state.borrow_mut().refresh();
+    }
+
+    fn read_node(&self, collectors: Selection) {
+        let State { model, node, .. } = &mut *self.state.borrow_mut();
+        node.collect(collectors, &mut model.node);
     }
 
     fn with_model<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
@@ -147,6 +155,9 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
 
     spawn_local(follow_devices(Rc::clone(&agent), watch));
     spawn_local(follow_tailscaled(Rc::clone(&agent), options.tailscale_socket.clone()));
+    if options.tailscale_user_metrics {
+        spawn_local(pass_on_user_metrics(Rc::clone(&agent), options.tailscale_socket.clone()));
+    }
     if !options.sampler_interval.is_zero() {
         let sampler = Sampler::new(paths(options), options.interface.clone(), options.sampler_interval);
         spawn_local(take_samples(Rc::clone(&agent), sampler, options.sampler_interval));
@@ -193,9 +204,10 @@ fn state(options: &Options) -> Result<State, ServeError> {
     })?;
     let host =
         HostSource::new(paths(options), |collector| options.collectors.enabled.contains(collector.name));
+    let node = NodeSource::new(paths(options));
     let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };
     model.host.boot = Some(boot());
-    Ok(State { model, kernel, host, host_read: None, grace: options.peer_grace })
+    Ok(State { model, kernel, host, host_read: None, node, grace: options.peer_grace })
 }
 
 fn paths(options: &Options) -> Paths {
@@ -204,6 +216,7 @@ fn paths(options: &Options) -> Paths {
         sysfs: options.path_sysfs.clone(),
         rootfs: options.path_rootfs.clone(),
         localapi: options.tailscale_socket.clone(),
+        interface: options.interface.clone(),
     }
 }
 
@@ -240,6 +253,19 @@ async fn follow_tailscaled(agent: Rc<Agent>, socket: std::path::PathBuf) {
             }
             (connected_once, connected) = (connected_once || success, success);
             agent.state.borrow_mut().model.collectors.record(tailscale::COLLECTOR, started, ended, success);
+        },
+    )
+    .await;
+}
+
+async fn pass_on_user_metrics(agent: Rc<Agent>, socket: std::path::PathBuf) {
+    let config = TailscaleConfig { socket, ..TailscaleConfig::default() };
+    tailscale::follow_user_metrics(
+        config,
+        |metrics| agent.state.borrow_mut().model.user_metrics = metrics,
+        |started, ended, success| {
+            let collectors = &mut agent.state.borrow_mut().model.collectors;
+            collectors.record(tailscale::USER_METRICS_COLLECTOR, started, ended, success);
         },
     )
     .await;

@@ -53,6 +53,21 @@ pub struct Options {
     )]
     pub tailscale_socket: PathBuf,
 
+    /// Pass tailscaled's own metrics (tailscaled_...) on in /metrics, unchanged [default: false]
+    #[arg(
+        long = "tailscale.user-metrics",
+        global = true,
+        env = "TAILGAUGE_TAILSCALE_USER_METRICS",
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        hide_default_value = true
+    )]
+    pub tailscale_user_metrics: bool,
+
     /// Peers with counters of their own; further ones are counted as unattributed
     #[arg(
         long,
@@ -293,6 +308,18 @@ mod tests {
     fn flags_work_before_and_after_the_command() {
         assert_eq!(parse(&["--interface", "ts9", "check"]).unwrap().options.interface, "ts9");
         assert_eq!(parse(&["check", "--interface", "ts9"]).unwrap().options.interface, "ts9");
+    }
+
+    #[test]
+    fn user_metrics_are_passed_on_when_asked_for_only() {
+        for (arguments, expected) in [
+            (vec![], false),
+            (vec!["--tailscale.user-metrics"], true),
+            (vec!["--tailscale.user-metrics", "check"], true),
+            (vec!["--tailscale.user-metrics=false"], false),
+        ] {
+            assert_eq!(parse(&arguments).unwrap().options.tailscale_user_metrics, expected, "{arguments:?}");
+        }
     }
 
     #[test]

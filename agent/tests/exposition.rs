@@ -19,6 +19,7 @@ use tailgauge::model::tailnet::Peer;
 use tailgauge::model::{Model, synthetic};
 use tailgauge::outputs::own::SelfMetrics;
 use tailgauge::outputs::prometheus::{Build, Encoder, Format, render};
+use tailgauge::sources::tailscale::parse_user_metrics;
 use tailgauge_ebpf::layout::{RECEIVE, TRANSMIT, Tcp};
 
 /// Fixed, so that golden files do not depend on the machine.
@@ -242,6 +243,35 @@ proptest! {
         let expected = read(&plain, now, format).samples.len();
         let unshaken = members.iter().filter(|peer| peer.last_handshake.is_none()).count();
         prop_assert_eq!(exposition.samples.len(), expected - unshaken);
+    }
+
+    /// Whatever tailscaled says of itself: it breaks nothing, and adds to nothing that is ours.
+    #[test]
+    fn user_metrics_stay_among_themselves(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..40, prop_oneof![
+            "[\\PC\n]{0,4}",
+            prop::sample::select(&["\n", "\"", "\\", "{", "}", "# EOF\n", "_total", "# TYPE tailgauge_peer_online gauge\n",
+                "tailgauge_peer_online{peer_id=\"x\"} 1\n", "# TYPE tailscaled_x untyped\n", " 1700000000"][..])
+                .prop_map(str::to_owned),
+        ]), 0..4),
+        openmetrics: bool,
+    ) {
+        let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/recordings/usermetrics-peer-relay.prom");
+        let mut text = std::fs::read(recorded).unwrap();
+        for (place, length, piece) in &edits {
+            let start = place.index(text.len());
+            let end = (start + length).min(text.len());
+            text.splice(start..end, piece.bytes());
+        }
+        let format = FORMATS[usize::from(openmetrics)];
+        let now = Instant::now();
+        let mut model = synthetic::model(1);
+        let ours = read(&model, now, format).samples;
+        model.user_metrics = parse_user_metrics(&text).ok();
+        prop_assert!(model.user_metrics.is_some() || !edits.is_empty());
+        let all = read(&model, now, format).samples;
+        prop_assert_eq!(&all[..ours.len()], &ours[..]);
+        prop_assert!(all[ours.len()..].iter().all(|sample| sample.name.starts_with("tailscaled_")));
     }
 
     /// `le` includes its bound: each count is the number of values that are at most the bound, exactly.

@@ -31,3 +31,4 @@ pub mod traffic;
 pub mod tun;
 pub mod wake;
 pub mod wireguard;
+pub mod xdp;

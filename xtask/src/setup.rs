@@ -24,6 +24,7 @@ pub const REFERENCES: &[Need] = &[
     Need { present: "ethtool", package: "ethtool" },
     Need { present: "prometheus", package: "prometheus" },
     Need { present: "promtool", package: "prometheus" },
+    Need { present: "prometheus-node-exporter", package: "prometheus-node-exporter" },
 ];
 
 /// What runs other kernels.

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 const LABEL_BYTES: usize = 63;
 /// Longest other text, in bytes.
 const TEXT_BYTES: usize = 256;
+/// Longest path (`PATH_MAX` in include/uapi/linux/limits.h), in bytes.
+const PATH_BYTES: usize = 4096;
 
 /// A name of one label: at most 63 bytes; `fallback` when nothing is left.
 pub(crate) fn label(raw: &str, fallback: &str) -> String {
@@ -15,6 +17,17 @@ pub(crate) fn label(raw: &str, fallback: &str) -> String {
 /// Any other text: at most 256 bytes; `fallback` when nothing is left.
 pub(crate) fn text(raw: &str, fallback: &str) -> String {
     clean(raw, TEXT_BYTES, fallback)
+}
+
+/// Puts a text of at most a path's length into `place`, whose memory is used again; nothing when nothing is left.
+pub(crate) fn refill(place: &mut String, raw: &str) {
+    place.clear();
+    let plain = raw.bytes().all(|byte| matches!(byte, b' '..=b'~')) && raw.trim_ascii() == raw;
+    if plain && raw.len() <= PATH_BYTES {
+        place.push_str(raw);
+    } else {
+        place.push_str(&clean(raw, PATH_BYTES, ""));
+    }
 }
 
 /// Bytes as text, invalid UTF-8 replaced.
@@ -79,6 +92,19 @@ mod tests {
     #[test]
     fn invalid_utf8_is_replaced() {
         assert_eq!(label(&lossy(b"a\xff\xfeb"), "-"), "a\u{fffd}\u{fffd}b");
+    }
+
+    #[test]
+    fn what_is_refilled_is_cleaned_and_keeps_nothing() {
+        let mut place = "before".to_owned();
+        refill(&mut place, "/mnt/ü \u{202e}x");
+        assert_eq!(place, "/mnt/ü x");
+        refill(&mut place, " plain ");
+        assert_eq!(place, "plain");
+        refill(&mut place, &"x".repeat(5000));
+        assert_eq!(place.len(), PATH_BYTES);
+        refill(&mut place, "");
+        assert_eq!(place, "");
     }
 
     proptest! {

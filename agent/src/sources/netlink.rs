@@ -45,9 +45,22 @@ impl Netlink {
         kind: u16,
         flags: u16,
         body: &[u8],
+        each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        self.request_at_most(usize::MAX, kind, flags, body, each)
+    }
+
+    /// As [`Self::request`], but fails after `most` answers. This socket is of no use then, as more are to come.
+    pub(in crate::sources) fn request_at_most(
+        &mut self,
+        most: usize,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
         mut each: impl FnMut(u16, &[u8]),
     ) -> io::Result<()> {
         self.send(kind, flags, body)?;
+        let mut answers = 0;
         let dump = i32::from(flags) & libc::NLM_F_DUMP == libc::NLM_F_DUMP;
         let mut interrupted = false;
         loop {
@@ -64,8 +77,13 @@ impl Netlink {
                     NLMSG_ERROR => return acknowledged(body),
                     NLMSG_DONE if interrupted => return Err(io::Error::from_raw_os_error(libc::EINTR)),
                     NLMSG_DONE => return Ok(()),
+                    _ if answers == most => {
+                        let text = format!("there are more than {most}");
+                        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+                    }
                     kind => each(kind, body),
                 }
+                answers += 1;
                 if !dump && i32::from(flags) & libc::NLM_F_ACK == 0 {
                     return Ok(());
                 }
@@ -211,5 +229,13 @@ mod tests {
         let mut answers = 0;
         netlink.request(libc::RTM_GETLINK, libc::NLM_F_DUMP as u16, &[0; 16], |_, _| answers += 1).unwrap();
         assert!(answers >= 1, "there is at least lo");
+    }
+
+    #[test]
+    fn more_answers_than_wanted_are_an_error() {
+        let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
+        let dump = libc::NLM_F_DUMP as u16;
+        let error = netlink.request_at_most(0, libc::RTM_GETLINK, dump, &[0; 16], |_, _| ()).unwrap_err();
+        assert_eq!(error.to_string(), "there are more than 0");
     }
 }

@@ -53,6 +53,12 @@ pub(crate) enum What {
     Circle,
 }
 
+impl What {
+    /// All that are no files.
+    pub(crate) const KINDS: [Self; 5] =
+        [Self::Missing, Self::Directory, Self::Pipe, Self::Endless, Self::Circle];
+}
+
 impl std::fmt::Debug for What {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -77,12 +83,6 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// Something else than a file, in every way.
-    pub(crate) fn of_kind(file: &std::path::Path) -> impl Iterator<Item = Self> {
-        let kinds = [What::Missing, What::Directory, What::Pipe, What::Endless, What::Circle];
-        kinds.into_iter().map(|what| Self { file: file.to_owned(), what })
-    }
-
     /// One to eight files, each once: most collectors read files of their own.
     pub(crate) fn some(random: &mut Random, tree: &Tree) -> Vec<Self> {
         let files: Vec<_> = tree.files().collect();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use tailgauge::model::Model;
+use tailgauge::model::collector::Collectors;
 use tailgauge::outputs::prometheus::{Build, Encoder, Format};
 use tailgauge::sources::host::HostSource;
 use tracing::field::{Field, Visit};
@@ -59,6 +60,8 @@ impl Observer {
     pub(crate) fn collect(&mut self) -> Read {
         let log = Log::default();
         let said = Arc::clone(&log.0);
+        // Of those only that do not rest now.
+        self.model.collectors = Collectors::default();
         tracing::subscriber::with_default(log, || {
             self.source.collect(&mut self.model.host, &mut self.model.collectors);
         });

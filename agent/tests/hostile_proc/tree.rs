@@ -13,7 +13,7 @@ use crate::mutate::{Change, What};
 use crate::observer::Observer;
 
 /// Files and folders of /proc that collectors read; of folders, what is directly inside.
-const PROC: [&str; 20] = [
+const PROC: [&str; 22] = [
     "stat",
     "softirqs",
     "interrupts",
@@ -31,6 +31,8 @@ const PROC: [&str; 20] = [
     "sys/net/ipv4",
     "sys/net/ipv4/conf/all",
     "sys/net/ipv4/conf/default",
+    "sys/net/ipv4/conf/lo",
+    "sys/net/ipv6/conf/lo",
     "sys/net/ipv6/conf/all",
     "sys/net/netfilter",
     "sys/kernel",
@@ -87,6 +89,14 @@ impl Tree {
         }
         for name in ["speed", "duplex"] {
             tree.add(&format!("sys/class/net/lo/{name}"), b"1000\n");
+        }
+        for (name, content) in [
+            ("cpufreq/scaling_cur_freq", "1200000\n"),
+            ("cpufreq/cpuinfo_max_freq", "3400000\n"),
+            ("thermal_throttle/core_throttle_count", "5\n"),
+            ("thermal_throttle/package_throttle_count", "7\n"),
+        ] {
+            tree.add(&format!("sys/devices/system/cpu/cpu0/{name}"), content.as_bytes());
         }
         tree.forget_what_is_not_read();
         tree
@@ -148,7 +158,13 @@ impl Tree {
     /// The same, for the collectors.
     pub(crate) fn paths(&self) -> Paths {
         let at = |name: &str| self.path().join(name);
-        Paths { procfs: at("proc"), sysfs: at("sys"), rootfs: at(""), localapi: at("no-socket") }
+        Paths {
+            procfs: at("proc"),
+            sysfs: at("sys"),
+            rootfs: at(""),
+            localapi: at("no-socket"),
+            interface: "lo".to_owned(),
+        }
     }
 
     /// Spoils one file.

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tailgauge::model::node::Selection;
 use tailgauge::model::{Model, synthetic};
 use tailgauge::outputs::http::{Limits, Server, Site};
 use tailgauge::outputs::own::SelfMetrics;
+use tailgauge::sources::host::{NodeSource, Paths};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -18,6 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Fixture {
     pub(crate) model: RefCell<Model>,
+    node: RefCell<NodeSource>,
     pub(crate) own: SelfMetrics,
     pub(crate) snapshots: Cell<u32>,
     pub(crate) statistics: Cell<Option<Duration>>,
@@ -26,6 +29,10 @@ pub(crate) struct Fixture {
 impl Site for Fixture {
     fn take_snapshot(&self) {
         self.snapshots.set(self.snapshots.get() + 1);
+    }
+
+    fn read_node(&self, collectors: Selection) {
+        self.node.borrow_mut().collect(collectors, &mut self.model.borrow_mut().node);
     }
 
     fn with_model<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
@@ -53,6 +60,7 @@ pub(crate) fn serve<F: Future<Output = ()>>(peers: u32, limits: Limits, test: im
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let site = Rc::new(Fixture {
             model: RefCell::new(synthetic::model(peers)),
+            node: RefCell::new(NodeSource::new(Paths::default())),
             own: SelfMetrics::new().unwrap(),
             snapshots: Cell::default(),
             statistics: Cell::default(),

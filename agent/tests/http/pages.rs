@@ -26,7 +26,25 @@ fn pages_have_status_type_and_content() {
             ),
             ("/healthz", 200, "text/plain; charset=utf-8", "ok\n"),
             ("/readyz", 503, "text/plain; charset=utf-8", "no hook is attached yet\n"),
-            ("/nothing", 404, "text/plain; charset=utf-8", "/metrics /compat/tailscale /healthz /readyz\n"),
+            ("/nothing", 404, "text/plain; charset=utf-8", "/compat/node /compat/tailscale /healthz"),
+            (
+                "/compat/node?collect[]=uname",
+                200,
+                "text/plain; version=0.0.4; charset=utf-8",
+                "node_scrape_collector_success{collector=\"uname\"} 1\n",
+            ),
+            (
+                "/compat/node?collect[]=x",
+                400,
+                "text/plain; charset=utf-8",
+                "no collector \"x\" in collect[]; ",
+            ),
+            (
+                "/compat/node?collect[]=cpu&exclude[]=cpu",
+                400,
+                "text/plain; charset=utf-8",
+                "cannot be combined",
+            ),
             ("/metrics/../etc", 404, "text/plain; charset=utf-8", "no such page"),
             ("/metrics?program_stats=2", 400, "text/plain; charset=utf-8", "program_stats is 1"),
         ] {

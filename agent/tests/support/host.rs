@@ -1,13 +1,27 @@
 //! A host with something in every field.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Conntrack, ConntrackStatistics, Cpu, CpuTime, DeviceTraffic, Disk, Filesystem, Host, Ip,
-    Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Protocols, Qdisc, Settings, SocketUse,
-    SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp, Throttling, Udp,
-    UdpSockets,
+    Boot, Cgroup, Connections, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime, DeviceInterrupts,
+    DeviceSettings, DeviceTraffic, Discipline, Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory,
+    NetworkDevice, NetworkDevices, Paging, Pressure, Processes, Protocols, Qdisc, RoundTrip, Settings, Sizes,
+    SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp,
+    TcpSockets, TcpStates, Throttling, Time, Udp, UdpSockets,
 };
+use tailgauge::model::synthetic;
+
+fn connections() -> Connections {
+    Connections {
+        open: 2,
+        round_trip: Some(RoundTrip { mean: 0.0125, max: 0.02, min: None, variation: 0.001 }),
+        retransmitted_segments: 3,
+        delivery_rate: Some(1 << 20),
+        busy_seconds: Some(1.5),
+        ..Connections::default()
+    }
+}
 
 pub(super) fn host() -> Host {
     let time = CpuTime { user: 10.5, system: 3.25, idle: 1000.0, softirq: 0.75, ..CpuTime::default() };
@@ -19,8 +33,13 @@ pub(super) fn host() -> Host {
         available_bytes: 1 << 39,
         ..Filesystem::default()
     };
-    let ip =
-        Ip { in_receives: Some(100), forwarded: Some(90), fragmentation_failures: Some(1), ..Ip::default() };
+    let ip = Ip {
+        in_receives: Some(100),
+        forwarded: Some(90),
+        fragmentation_failures: Some(1),
+        reverse_path_drops: Some(2),
+        ..Ip::default()
+    };
     let udp = Udp { in_datagrams: Some(5), receive_buffer_errors: Some(2), ..Udp::default() };
     let stall = Stall { some_seconds: 1.5, full_seconds: Some(0.5) };
     Host {
@@ -36,9 +55,34 @@ pub(super) fn host() -> Host {
             context_switches: 9,
             ..Cpu::default()
         }),
+        cpu_frequencies: Some(vec![CpuFrequency {
+            cpu: 1,
+            hertz: Some(1_200_000_000),
+            limit_hertz: Some(3_400_000_000),
+            core_throttles: Some(5),
+            package_throttles: Some(7),
+        }]),
         load: Some(Load { one: 0.25, five: 0.5, fifteen: 0.75 }),
+        processes: Some(Processes { threads: 91, threads_limit: 192_730, pids_limit: 32_768 }),
+        time: Some(Time {
+            now: Duration::from_millis(1_790_100_000_125),
+            uptime: Duration::from_millis(100_000_125),
+            discipline: Some(Discipline {
+                synchronized: true,
+                offset_seconds: -0.001,
+                frequency_ratio: 1.000_025,
+                ..Discipline::default()
+            }),
+            sources: vec!["tsc".to_owned(), "hpet".to_owned()],
+            source: "tsc".to_owned(),
+        }),
         memory: Some(Memory { total: 1 << 32, available: Some(1 << 31), ..Memory::default() }),
-        paging: Some(Paging { oom_kills: Some(0), major_faults: Some(12), ..Paging::default() }),
+        paging: Some(Paging {
+            oom_kills: Some(0),
+            allocation_stalls: Some(3),
+            major_faults: Some(12),
+            ..Paging::default()
+        }),
         disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),
         // The same twice, as two names may be after cleaning.
         filesystems: Some(vec![filesystem.clone(), filesystem]),
@@ -60,6 +104,12 @@ pub(super) fn host() -> Host {
             ipv4: UdpSockets { sockets: 1, receive_buffer_bytes: 7 << 20, drops: 5, ..UdpSockets::default() },
             ipv6: UdpSockets::default(),
         }),
+        tcp: Some(TcpSockets {
+            states: TcpStates { established: Some(4), listen: 3, close_wait: 1, ..TcpStates::default() },
+            // The last one has no slot.
+            peers: [1, 2, 4].map(|number| (Arc::new(synthetic::peer(number)), connections())).into(),
+            tailscaled: Some(Connections { open: 2, connecting: 1, ..Connections::default() }),
+        }),
         devices: Some(NetworkDevices {
             count: 1,
             devices: vec![NetworkDevice {
@@ -68,17 +118,40 @@ pub(super) fn host() -> Host {
                 operational_state: "unknown",
                 up: true,
                 mtu: Some(1280),
+                gso_max_bytes: Some(65_536),
                 speed_megabits: Some(1000),
                 duplex: Some("full"),
                 transmit: DeviceTraffic { bytes: 100, packets: 2, errors: 0, dropped: 1 },
                 ..NetworkDevice::default()
             }],
         }),
+        device_settings: Some(vec![DeviceSettings {
+            device: "eth0".to_owned(),
+            offloads: vec![("rx-gro-list", false), ("rx-udp-gro-forwarding", true)],
+            receive_ring: Sizes { now: Some(256), most: Some(1024) },
+            transmit_ring: Sizes { now: Some(512), most: Some(2048) },
+            receive_queues: Sizes { now: Some(1), most: Some(2) },
+            transmit_queues: Sizes { now: Some(3), most: Some(4) },
+            receive_pause: Some(true),
+            transmit_pause: Some(false),
+        }]),
+        driver_statistics: Some(vec![DriverStatistics {
+            device: "eth0".to_owned(),
+            losses: vec![("rx_drops".into(), 8), ("tx_timeouts".into(), 0)],
+            allowances_exceeded: vec![("bw_in".into(), 9)],
+            allowances_available: vec![("conntrack".into(), 1000)],
+            found: 4,
+        }]),
         qdiscs: Some(vec![Qdisc {
             device: "eth0".to_owned(),
             kind: "tbf".to_owned(),
             drops: 3,
             ..Qdisc::default()
+        }]),
+        interrupts: Some(vec![DeviceInterrupts {
+            device: "eth0".to_owned(),
+            lines: 2,
+            by_cpu: vec![(0, 4_976), (1, 0)],
         }]),
         softirqs: Some(Softirqs {
             cpus: vec![0, 1],
@@ -92,7 +165,10 @@ pub(super) fn host() -> Host {
             statistics: Some(ConntrackStatistics { drop: 1, ..ConntrackStatistics::default() }),
         }),
         settings: Some(Settings {
-            numbers: vec![("net.ipv4.ip_forward", 1)],
+            numbers: vec![
+                ("net.ipv4.ip_forward".into(), 1),
+                ("net.ipv4.conf.tailscale0.rp_filter".into(), 2),
+            ],
             congestion_control: Some("cubic".to_owned()),
             default_qdisc: None,
         }),

@@ -7,6 +7,7 @@ use tailgauge::model::kernel::{Coverage, DeviceCounters, Hook, HookMode, MapUse,
 use tailgauge::model::sampled::{BYTE_BOUNDS, Distribution, PART_BOUNDS, Sampled, SampledCpu};
 use tailgauge::model::slots::SlotTable;
 use tailgauge::model::tailnet::Tailnet;
+use tailgauge::model::user_metrics::{UserMetric, UserMetricKind, UserMetrics};
 use tailgauge::model::{Model, synthetic};
 use tailgauge_ebpf::histogram::{Histogram, index};
 use tailgauge_ebpf::layout::{Health, PEAK_SECONDS, Tcp, Window, Windows};
@@ -32,6 +33,12 @@ pub(crate) fn rich_model(now: Instant) -> Model {
     fill_kernel(&mut model);
     model.host = super::host::host();
     model.sampled = sampled(now);
+    model.user_metrics = Some(UserMetrics {
+        families: vec![
+            user_metric("tailscaled_health_messages", UserMetricKind::Gauge, "{type=\"warning\"} 0"),
+            user_metric("tailscaled_inbound_bytes_total", UserMetricKind::Counter, "{path=\"derp\"} 148"),
+        ],
+    });
     let start = now - Duration::from_secs(10);
     model.collectors.record("kernel", start, start + Duration::from_micros(250), true);
     model.collectors.record("tailscale", start, start + Duration::from_millis(3), true);
@@ -68,6 +75,11 @@ fn sampled(now: Instant) -> Sampled {
     // A CPU that went offline.
     sampled.cpus[1].busy.add(80, 1.0);
     sampled
+}
+
+fn user_metric(name: &str, kind: UserMetricKind, sample: &str) -> UserMetric {
+    let samples = format!("{name}{sample}\n");
+    UserMetric { name: name.to_owned(), kind, help: "As tailscaled says.".to_owned(), samples }
 }
 
 fn fill_kernel(model: &mut Model) {

@@ -13,6 +13,8 @@ pub struct Cpu {
     pub interrupts: u64,
     /// Processes and threads created (line `processes`).
     pub forks: u64,
+    /// Moment of boot, seconds since the Unix epoch (line `btime`); moves when the clock is set.
+    pub boot_time: Option<u64>,
     /// Tasks that are running or ready to run now (line `procs_running`).
     pub running: u64,
     /// Tasks that wait for a disk now (line `procs_blocked`).
@@ -72,6 +74,21 @@ impl CpuTime {
             ("steal", self.steal),
         ]
     }
+}
+
+/// How fast a CPU runs, and what slowed it down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuFrequency {
+    /// CPU number.
+    pub cpu: u32,
+    /// Now; `None` where the kernel does not say, or says it too slowly.
+    pub hertz: Option<u64>,
+    /// The most that it can do.
+    pub limit_hertz: Option<u64>,
+    /// Times that heat slowed the core down.
+    pub core_throttles: Option<u64>,
+    /// Times that heat slowed the whole package down, as this CPU saw it.
+    pub package_throttles: Option<u64>,
 }
 
 /// /proc/loadavg: mean number of tasks that run or wait for CPU or disk.

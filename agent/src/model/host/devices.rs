@@ -1,4 +1,6 @@
-//! Network devices and what queues before them.
+//! Network devices, how they are set, what their drivers say, and what queues before them.
+
+use std::sync::Arc;
 
 /// A network device (RTM_GETLINK, `struct rtnl_link_stats64`). A super-packet counts as one packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct NetworkDevice {
     pub carrier_changes: Option<u64>,
     /// Largest packet in bytes.
     pub mtu: Option<u64>,
+    /// Largest super-packet that the device takes, in bytes.
+    pub gso_max_bytes: Option<u64>,
     /// Most packets that wait to be sent (`txqueuelen`); 0 for devices without a queue.
     pub transmit_queue_length: Option<u64>,
     /// Megabits a second; `None` for devices without a speed.
@@ -53,6 +57,53 @@ pub struct NetworkDevices {
     pub count: u64,
     /// By number, the oldest first.
     pub devices: Vec<NetworkDevice>,
+}
+
+/// How a network device is set (ethtool netlink).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceSettings {
+    /// Device name; cleaned.
+    pub device: String,
+    /// Features by the names that ethtool(8) prints, and whether they are on. What this kernel does not know is not
+    /// in the list.
+    pub offloads: Vec<(&'static str, bool)>,
+    /// Descriptors of a receive ring.
+    pub receive_ring: Sizes,
+    /// Descriptors of a transmit ring.
+    pub transmit_ring: Sizes,
+    /// Queues that receive.
+    pub receive_queues: Sizes,
+    /// Queues that send.
+    pub transmit_queues: Sizes,
+    /// Whether the device stops sending when the other end asks for it.
+    pub receive_pause: Option<bool>,
+    /// Whether the device asks the other end to stop sending.
+    pub transmit_pause: Option<bool>,
+}
+
+/// A size that can be set; `None` for devices without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Now.
+    pub now: Option<u64>,
+    /// The most that the device allows.
+    pub most: Option<u64>,
+}
+
+/// What the driver of a network device says of loss and limits (`ethtool -S`), queues added up. Names are the driver's,
+/// without the numbers of queues. Counters of a driver may go back: when a device is reset, or has fewer queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriverStatistics {
+    /// Device name; cleaned.
+    pub device: String,
+    /// Packets lost, and times that a limit was met. One loss may be in several of them.
+    pub losses: Vec<(Arc<str>, u64)>,
+    /// Packets that were held up or lost because the cloud allows no more, by what it allows.
+    pub allowances_exceeded: Vec<(Arc<str>, u64)>,
+    /// What is left of an allowance now.
+    pub allowances_available: Vec<(Arc<str>, u64)>,
+    /// How many such statistics the driver has, those that are left out because they are too many included.
+    pub found: u64,
 }
 
 /// Root queueing discipline of a device (RTM_GETQDISC, `TCA_STATS2`), its children included.

@@ -46,6 +46,12 @@ pub struct Paging {
     pub swap_out_pages: Option<u64>,
     /// Page faults that had to read from a disk (`pgmajfault`).
     pub major_faults: Option<u64>,
+    /// Pages that tasks looked at to free memory for themselves (`pgscan_direct`).
+    pub direct_reclaim_scanned_pages: Option<u64>,
+    /// Pages that the kernel looked at to free memory in time (`pgscan_kswapd`).
+    pub background_reclaim_scanned_pages: Option<u64>,
+    /// Times that a task had to free memory before it got some (`allocstall_…`, all zones).
+    pub allocation_stalls: Option<u64>,
     /// Processes killed for want of memory (`oom_kill`).
     pub oom_kills: Option<u64>,
 }

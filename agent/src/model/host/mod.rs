@@ -11,23 +11,31 @@ mod disk;
 mod interrupts;
 mod memory;
 mod network;
+mod processes;
 mod settings;
 mod sockets;
 mod tailscaled;
+mod tcp;
+mod time;
 mod udp;
 
 use std::time::Duration;
 
 pub use cgroup::{Cgroup, Throttling};
-pub use cpu::{Cpu, CpuTime, Load, Pressure, Stall};
-pub use devices::{DeviceTraffic, NetworkDevice, NetworkDevices, Qdisc};
+pub use cpu::{Cpu, CpuFrequency, CpuTime, Load, Pressure, Stall};
+pub use devices::{
+    DeviceSettings, DeviceTraffic, DriverStatistics, NetworkDevice, NetworkDevices, Qdisc, Sizes,
+};
 pub use disk::{Disk, Filesystem};
-pub use interrupts::{SoftirqVector, Softirqs};
+pub use interrupts::{DeviceInterrupts, SoftirqVector, Softirqs};
 pub use memory::{Memory, Paging};
 pub use network::{Ip, Protocols, Softnet, Tcp, Udp};
+pub use processes::Processes;
 pub use settings::Settings;
 pub use sockets::{Conntrack, ConntrackStatistics, SocketUse};
 pub use tailscaled::Tailscaled;
+pub use tcp::{Connections, RoundTrip, TcpSockets, TcpStates};
+pub use time::{Discipline, Time};
 pub use udp::{TailscaledUdp, UdpSockets};
 
 /// Filled by `sources::host`, one field a collector.
@@ -37,8 +45,14 @@ pub struct Host {
     pub boot: Option<Boot>,
     /// Collector `cpu`.
     pub cpu: Option<Cpu>,
+    /// Collector `cpufreq`: by number, CPUs that say something.
+    pub cpu_frequencies: Option<Vec<CpuFrequency>>,
     /// Collector `loadavg`.
     pub load: Option<Load>,
+    /// Collector `processes`.
+    pub processes: Option<Processes>,
+    /// Collector `time`.
+    pub time: Option<Time>,
     /// Collector `meminfo`.
     pub memory: Option<Memory>,
     /// Collector `vmstat`.
@@ -55,10 +69,18 @@ pub struct Host {
     pub cgroup: Option<Cgroup>,
     /// Collector `udp`.
     pub udp: Option<TailscaledUdp>,
+    /// Collector `tcp`.
+    pub tcp: Option<TcpSockets>,
     /// Collector `link`.
     pub devices: Option<NetworkDevices>,
+    /// Collector `ethtool`: the tunnel, then hardware, then other devices that are up.
+    pub device_settings: Option<Vec<DeviceSettings>>,
+    /// Collector `driver`: devices whose drivers say something of loss, in the same order.
+    pub driver_statistics: Option<Vec<DriverStatistics>>,
     /// Collector `qdisc`: roots that can hold packets.
     pub qdiscs: Option<Vec<Qdisc>>,
+    /// Collector `interrupts`: network devices that have interrupts of their own, by name.
+    pub interrupts: Option<Vec<DeviceInterrupts>>,
     /// Collector `softirqs`.
     pub softirqs: Option<Softirqs>,
     /// Collector `sockstat`.

@@ -22,6 +22,12 @@ pub struct Ip {
     pub in_receives: Option<u64>,
     /// `InHdrErrors`.
     pub in_header_errors: Option<u64>,
+    /// `InAddrErrors`: for somebody else, while this host does not forward.
+    pub in_address_errors: Option<u64>,
+    /// `InNoRoutes` (IPv4: of `IpExt`): to be forwarded, and no route leads there.
+    pub in_no_routes: Option<u64>,
+    /// `IPReversePathFilter`: came by another way than an answer would leave by (`rp_filter`); IPv4 only.
+    pub reverse_path_drops: Option<u64>,
     /// `InDiscards`.
     pub in_discards: Option<u64>,
     /// `InDelivers`.
@@ -131,6 +137,8 @@ pub struct Softnet {
     pub dropped: u64,
     /// Times that the budget ran out with work left (`net.core.netdev_budget`).
     pub squeezed: u64,
+    /// Times that a device's transmit lock was held by another CPU; always 0 on current kernels.
+    pub collisions: u64,
     /// Wake-ups for packets that another CPU steered here (RPS).
     pub received_rps: u64,
     /// Packets dropped by the flow limit.

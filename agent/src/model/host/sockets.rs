@@ -46,6 +46,10 @@ pub struct ConntrackStatistics {
     pub found: u64,
     /// Packets that fit no connection (`invalid`).
     pub invalid: u64,
+    /// Packets of connections that are not tracked (`ignore`); always 0 on current kernels
+    pub ignore: u64,
+    /// Entries inserted (`insert`); always 0 on current kernels
+    pub insert: u64,
     /// Entries that could not be inserted, mostly as another packet was first (`insert_failed`).
     pub insert_failed: u64,
     /// Packets dropped because the table was full (`drop`).

@@ -7,6 +7,7 @@
 mod connection;
 mod pages;
 mod payload;
+mod query;
 mod routes;
 mod server;
 
@@ -17,11 +18,15 @@ pub use server::Server;
 
 use super::own::SelfMetrics;
 use crate::model::Model;
+use crate::model::node::Selection;
 
 /// What the server needs of the agent. Calls come from the one thread of the runtime and must not block.
 pub trait Site: 'static {
     /// Brings the part of the model up to date that belongs to the moment of the scrape.
     fn take_snapshot(&self);
+
+    /// Reads what these collectors say now into the model's node.
+    fn read_node(&self, collectors: Selection);
 
     /// Lends the model.
     fn with_model<R>(&self, read: impl FnOnce(&Model) -> R) -> R;

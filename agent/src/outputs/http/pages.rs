@@ -73,6 +73,7 @@ th {{ text-align: left; padding-right: 2rem; font-weight: 600 }}
 {facts}</table>
 <ul>
 <li><a href=\"/metrics\">/metrics</a> for Prometheus</li>
+<li><a href=\"/compat/node\">/compat/node</a> in place of node_exporter</li>
 <li><a href=\"/compat/tailscale\">/compat/tailscale</a> for dashboards of the classic exporters</li>
 <li><a href=\"/readyz\">/readyz</a> and <a href=\"/healthz\">/healthz</a> for supervisors</li>
 </ul>

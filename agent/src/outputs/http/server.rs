@@ -247,7 +247,7 @@ impl<S: Site> Shared<S> {
     ) -> Result<Response<Payload>, hyper::http::Error> {
         state.answering();
         let routed = route(request.method(), request.uri());
-        let handler = routed.map_or_else(|refusal| refusal.handler, Route::handler);
+        let handler = routed.as_ref().map_or_else(|refusal| refusal.handler, |route| route.handler());
         let (status, content_type, body) = match routed {
             Ok(route) => self.page(route, request, state),
             Err(refusal) => (refusal.status, TEXT.to_owned(), Bytes::from(format!("{}\n", refusal.reason))),
@@ -282,7 +282,7 @@ impl<S: Site> Shared<S> {
                 let page = self.site.with_model(|model| pages::landing(model, &self.build));
                 (StatusCode::OK, HTML.to_owned(), Bytes::from(page))
             }
-            Route::Metrics { .. } | Route::CompatTailscale => {
+            Route::Metrics { .. } | Route::CompatNode(_) | Route::CompatTailscale => {
                 let Some(permit) = Permit::take(&self.scrapes, self.limits.scrapes) else {
                     let limit = self.limits.scrapes;
                     let reason = format!("{limit} scrapes are not taken yet, which is the limit");
@@ -300,19 +300,24 @@ impl<S: Site> Shared<S> {
         // Takes back the memory of the last answer if it has been taken by its client.
         buffer.reserve(self.largest.get());
         let mut representation = Representation::CLASSIC;
-        if let Route::Metrics { program_statistics } = route {
-            if program_statistics {
-                self.site.keep_program_statistics(PROGRAM_STATISTICS);
+        match route {
+            Route::Metrics { program_statistics } => {
+                if program_statistics {
+                    self.site.keep_program_statistics(PROGRAM_STATISTICS);
+                }
+                representation = negotiate(accept(request).as_deref());
+                self.site.take_snapshot();
+                self.site.with_model(|model| {
+                    let mut encoder = self.encoder.borrow_mut();
+                    let own = self.site.own_metrics();
+                    render(&mut encoder, model, own, Instant::now(), representation.format, &mut buffer);
+                });
             }
-            representation = negotiate(accept(request).as_deref());
-            self.site.take_snapshot();
-            self.site.with_model(|model| {
-                let mut encoder = self.encoder.borrow_mut();
-                let own = self.site.own_metrics();
-                render(&mut encoder, model, own, Instant::now(), representation.format, &mut buffer);
-            });
-        } else {
-            self.site.with_model(|model| compat::tailscale::render(&model.tailnet, &mut buffer));
+            Route::CompatNode(collectors) => {
+                self.site.read_node(collectors);
+                self.site.with_model(|model| compat::node::render(&model.node, &mut buffer));
+            }
+            _ => self.site.with_model(|model| compat::tailscale::render(&model.tailnet, &mut buffer)),
         }
         self.largest.set(self.largest.get().max(buffer.len()));
         (representation.content_type(), buffer.split().freeze())

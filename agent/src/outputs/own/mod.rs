@@ -128,7 +128,7 @@ fn sample(kind: Kind, metric: &Metric, samples: &mut Samples<'_>) {
     }
     let value = match kind {
         Kind::Counter => metric.get_counter().get_value(),
-        Kind::Gauge | Kind::Info | Kind::Histogram => metric.get_gauge().get_value(),
+        Kind::Gauge | Kind::Info | Kind::Histogram | Kind::Untyped => metric.get_gauge().get_value(),
     };
     // Whole numbers up to 2^53 are exact in a float.
     if value.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&value) {

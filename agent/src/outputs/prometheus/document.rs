@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::families::SECTIONS;
 use super::family::{Header, Kind};
+use super::foreign;
 use crate::outputs::{compat, own};
 
 const INTRODUCTION: &str = "# Metrics
@@ -23,7 +24,10 @@ pub fn metrics_markdown() -> String {
     for described in SECTIONS {
         section(&mut page, described.title, described.about, described.families.iter().map(|f| &f.header));
     }
+    // Writing to a String cannot fail.
+    let _ = write!(page, "\n## {}\n\n{}\n", foreign::TITLE, foreign::ABOUT);
     section(&mut page, own::TITLE, own::ABOUT, own::HEADERS.iter().copied());
+    section(&mut page, compat::node::TITLE, compat::node::ABOUT, compat::node::headers());
     section(&mut page, compat::tailscale::TITLE, compat::tailscale::ABOUT, compat::tailscale::HEADERS);
     page
 }
@@ -38,6 +42,7 @@ fn section<'a>(page: &mut String, title: &str, about: &str, headers: impl IntoIt
             Kind::Gauge => "gauge",
             Kind::Info => "info",
             Kind::Histogram => "histogram",
+            Kind::Untyped => "untyped",
         };
         let labels: Vec<_> = header.labels.iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", header.name, labels.join(", "), header.help);

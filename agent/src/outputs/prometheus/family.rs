@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     Info,
     /// Cumulative buckets, sum and count.
     Histogram,
+    /// node_exporter does not say.
+    Untyped,
 }
 
 impl Kind {
@@ -21,6 +23,8 @@ impl Kind {
             Self::Info if openmetrics => "info",
             Self::Gauge | Self::Info => "gauge",
             Self::Histogram => "histogram",
+            Self::Untyped if openmetrics => "unknown",
+            Self::Untyped => "untyped",
         }
     }
 }
@@ -62,7 +66,7 @@ impl Header {
         let suffix = match self.kind {
             Kind::Counter => "_total",
             Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram => "",
+            Kind::Gauge | Kind::Histogram | Kind::Untyped => "",
         };
         self.name.strip_suffix(suffix).unwrap_or(self.name)
     }

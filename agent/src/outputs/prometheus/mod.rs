@@ -9,6 +9,7 @@ mod build;
 mod document;
 mod families;
 mod family;
+mod foreign;
 mod format;
 mod labels;
 mod text;
@@ -21,7 +22,7 @@ pub use build::Build;
 pub use document::metrics_markdown;
 pub(crate) use family::{Header, Kind};
 pub use format::{Format, Representation, negotiate};
-pub(crate) use text::{Samples, family};
+pub(crate) use text::{Samples, family, single};
 
 use crate::model::Model;
 use crate::outputs::own::SelfMetrics;
@@ -50,6 +51,9 @@ impl Encoder {
             for family in section.families {
                 text::family(&family.header, format, out, |samples| (family.samples)(&view, samples));
             }
+        }
+        if let Some(metrics) = &model.user_metrics {
+            foreign::user_metrics(metrics, format, out);
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::buckets::Buckets;
-use super::family::Header;
+use super::family::{Header, Kind};
 use super::format::Format;
 use crate::model::sampled::Distribution;
 use tailgauge_ebpf::histogram::Histogram;
@@ -24,18 +24,28 @@ pub(crate) fn family(
     }
 }
 
+/// Appends a family of one sample without labels, in text 0.0.4. The name is `prefix` and `name`.
+pub(crate) fn single(out: &mut BytesMut, [prefix, name]: [&str; 2], kind: Kind, help: &str, value: u64) {
+    line(out, "HELP", [prefix, name], help);
+    line(out, "TYPE", [prefix, name], kind.as_str(false));
+    for part in [prefix, name, " ", itoa::Buffer::new().format(value), "\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
 fn head(header: &Header, format: Format, out: &mut BytesMut) {
     let openmetrics = format == Format::OpenMetrics;
-    let name = if openmetrics { header.base_name() } else { header.name };
-    let mut line = |keyword: &str, value: &str| {
-        for part in ["# ", keyword, " ", name, " ", value, "\n"] {
-            out.extend_from_slice(part.as_bytes());
-        }
-    };
-    line("HELP", header.help);
-    line("TYPE", header.kind.as_str(openmetrics));
+    let name = [if openmetrics { header.base_name() } else { header.name }, ""];
+    line(out, "HELP", name, header.help);
+    line(out, "TYPE", name, header.kind.as_str(openmetrics));
     if openmetrics && let Some(unit) = header.unit() {
-        line("UNIT", unit);
+        line(out, "UNIT", name, unit);
+    }
+}
+
+fn line(out: &mut BytesMut, keyword: &str, [prefix, name]: [&str; 2], value: &str) {
+    for part in ["# ", keyword, " ", prefix, name, " ", value, "\n"] {
+        out.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -140,9 +150,9 @@ impl Line<'_> {
     }
 
     /// Adds a label whose value is a number.
-    pub(crate) fn number_label(mut self, name: &str, value: u32) -> Self {
+    pub(crate) fn number_label(mut self, name: &str, value: impl Into<u64>) -> Self {
         self.separate();
-        label(self.out, name, itoa::Buffer::new().format(value));
+        label(self.out, name, itoa::Buffer::new().format(value.into()));
         self
     }
 
@@ -155,6 +165,11 @@ impl Line<'_> {
     /// Ends the sample with a whole number.
     #[inline]
     pub(crate) fn integer(self, value: u64) {
+        self.end(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// Ends the sample with a whole number that may be negative.
+    pub(crate) fn signed(self, value: i64) {
         self.end(itoa::Buffer::new().format(value).as_bytes());
     }
 

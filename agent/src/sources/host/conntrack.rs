@@ -1,7 +1,7 @@
 //! Collector `conntrack`: nf_conntrack_{count,max,buckets} below /proc/sys/net/netfilter, and
 //! /proc/net/stat/nf_conntrack (`ct_cpu_seq_show` in net/netfilter/nf_conntrack_standalone.c), hexadecimal.
 
-use super::proc_file::{Bad, ProcFile, number};
+use super::proc_file::{Bad, ProcFile, count, present};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Conntrack, ConntrackStatistics, Host};
 
@@ -39,19 +39,6 @@ impl Collector for ConntrackCollector {
     }
 }
 
-/// `None` for a file that this kernel does not offer.
-fn present<T>(outcome: Result<T, HostError>) -> Result<Option<T>, HostError> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(HostError::Unavailable { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn count(text: &str) -> Result<u64, Bad> {
-    number(Some(text.trim())).ok_or(Bad::Line(1, "a count"))
-}
-
 /// Adds up the rows, one a CPU. Columns go by the names of the first line: 5.10 and later have `clashres` in
 /// place of `searched`, and what is missing stays 0 in all rows alike.
 fn statistics(text: &str) -> Result<ConntrackStatistics, Bad> {
@@ -69,6 +56,8 @@ fn statistics(text: &str) -> Result<ConntrackStatistics, Bad> {
             let place = match *name {
                 "found" => &mut sum.found,
                 "invalid" => &mut sum.invalid,
+                "ignore" => &mut sum.ignore,
+                "insert" => &mut sum.insert,
                 "insert_failed" => &mut sum.insert_failed,
                 "drop" => &mut sum.drop,
                 "early_drop" => &mut sum.early_drop,
@@ -87,14 +76,16 @@ mod tests {
     use proptest::prelude::*;
 
     const STATISTICS: &str = "entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart\n\
-        00000042  00000001 00000002 00000000 0000000a 0 0 0 0 00000003 00000010 00000005 0  0 0 0 00000006\n\
-        00000042  00000001 00000002 00000000 00000001 0 0 0 0 00000000 00000001 00000000 0  0 0 0 00000000\n";
+        00000042  00000001 00000002 00000000 0000000a 3 0 0 8 00000003 00000010 00000005 0  0 0 0 00000006\n\
+        00000042  00000001 00000002 00000000 00000001 4 0 0 0 00000000 00000001 00000000 0  0 0 0 00000000\n";
 
     #[test]
     fn rows_of_all_cpus_are_added_up() {
         let expected = ConntrackStatistics {
             found: 4,
             invalid: 11,
+            ignore: 7,
+            insert: 8,
             insert_failed: 3,
             drop: 17,
             early_drop: 5,

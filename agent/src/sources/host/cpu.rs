@@ -13,8 +13,17 @@ pub(in crate::sources) struct CpuReader(ProcFile);
 impl CpuReader {
     /// Reads once.
     pub(in crate::sources) fn read(&mut self, paths: &Paths) -> Result<Cpu, HostError> {
+        let mut cpu = Cpu::default();
+        self.read_into(paths, &mut cpu)?;
+        Ok(cpu)
+    }
+
+    /// Reads once, into what was read before.
+    pub(in crate::sources) fn read_into(&mut self, paths: &Paths, cpu: &mut Cpu) -> Result<(), HostError> {
         let ticks = rustix::param::clock_ticks_per_second() as f64;
-        self.0.parse(&paths.procfs, "stat", |text| parse(text, ticks))
+        let per_cpu = std::mem::take(&mut cpu.per_cpu);
+        *cpu = self.0.parse(&paths.procfs, "stat", |text| parse(text, ticks, per_cpu))?;
+        Ok(())
     }
 }
 
@@ -66,9 +75,11 @@ fn hold(last: &CpuTime, now: &mut CpuTime) {
     }
 }
 
-fn parse(text: &str, ticks_per_second: f64) -> Result<Cpu, Bad> {
+/// `per_cpu` lends its memory.
+fn parse(text: &str, ticks_per_second: f64, mut per_cpu: Vec<(u32, CpuTime)>) -> Result<Cpu, Bad> {
     const EXPECTED: &str = "a CPU and at least four counts of ticks";
-    let mut cpu = Cpu::default();
+    per_cpu.clear();
+    let mut cpu = Cpu { per_cpu, ..Cpu::default() };
     let mut total = None;
     for (index, line) in text.lines().enumerate() {
         let bad = || Bad::Line(index + 1, "a count");
@@ -81,6 +92,7 @@ fn parse(text: &str, ticks_per_second: f64) -> Result<Cpu, Bad> {
             }
             "ctxt" => cpu.context_switches = next.ok_or_else(bad)?,
             "intr" => cpu.interrupts = next.ok_or_else(bad)?,
+            "btime" => cpu.boot_time = Some(next.ok_or_else(bad)?),
             "processes" => cpu.forks = next.ok_or_else(bad)?,
             "procs_running" => cpu.running = next.ok_or_else(bad)?,
             "procs_blocked" => cpu.blocked = next.ok_or_else(bad)?,
@@ -132,17 +144,17 @@ mod tests {
 
     #[test]
     fn ticks_become_seconds_and_an_offline_cpu_leaves_a_gap() {
-        let cpu = parse(STAT, 100.0).unwrap();
+        let cpu = parse(STAT, 100.0, Vec::new()).unwrap();
         assert_eq!(cpu.total.user, 3.0);
         assert_eq!(cpu.total.guest_nice, 0.08);
         assert_eq!(cpu.per_cpu.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 2]);
         assert_eq!((cpu.context_switches, cpu.interrupts, cpu.forks), (1_716_545, 1_189_175, 42));
-        assert_eq!((cpu.running, cpu.blocked), (3, 1));
+        assert_eq!((cpu.running, cpu.blocked, cpu.boot_time), (3, 1, Some(1)));
     }
 
     #[test]
     fn the_modes_add_up_to_the_time_since_boot() {
-        let cpu = parse(STAT, 100.0).unwrap();
+        let cpu = parse(STAT, 100.0, Vec::new()).unwrap();
         let sum: f64 = cpu.total.modes().iter().map(|(_, seconds)| seconds).sum();
         assert!((sum - 54.65).abs() < 1e-9, "{sum}");
     }
@@ -150,16 +162,17 @@ mod tests {
     #[test]
     fn a_bad_line_is_named() {
         assert_eq!(
-            parse("cpu 1 2 3 4\ncpu0 1 x 3 4\n", 100.0),
+            parse("cpu 1 2 3 4\ncpu0 1 x 3 4\n", 100.0, Vec::new()),
             Err(Bad::Line(2, "a CPU and at least four counts of ticks"))
         );
         assert_eq!(
-            parse("cpu 1 2 3\n", 100.0).unwrap_err(),
+            parse("cpu 1 2 3\n", 100.0, Vec::new()).unwrap_err(),
             Bad::Line(1, "a CPU and at least four counts of ticks")
         );
         let twice = "cpu 1 2 3 4\ncpu0 1 2 3 4\ncpu0 1 2 3 4\n";
-        assert_eq!(parse(twice, 100.0), Err(Bad::Line(3, "a CPU after those of lower numbers")));
-        assert_eq!(parse("ctxt 1\n", 100.0), Err(Bad::Missing("cpu")));
-        assert_eq!(parse("cpu 1 2 3 4\nctxt -1\n", 100.0), Err(Bad::Line(2, "a count")));
+        let expected = Bad::Line(3, "a CPU after those of lower numbers");
+        assert_eq!(parse(twice, 100.0, Vec::new()), Err(expected));
+        assert_eq!(parse("ctxt 1\n", 100.0, Vec::new()), Err(Bad::Missing("cpu")));
+        assert_eq!(parse("cpu 1 2 3 4\nctxt -1\n", 100.0, Vec::new()), Err(Bad::Line(2, "a count")));
     }
 }

@@ -109,13 +109,17 @@ fn mount(line: &str) -> Option<(&str, Mount)> {
     Some((number, Mount { device, mount_point, fstype }))
 }
 
-/// Fuse may be anything, a hung server included, unless it says that a block device is behind it.
 fn holds_data(fstype: &str) -> bool {
-    !PSEUDO.contains(&fstype) && !REMOTE.contains(&fstype) && fstype != "fuse" && !fstype.starts_with("fuse.")
+    !PSEUDO.contains(&fstype) && !may_hang(fstype)
+}
+
+/// Fuse may be anything, a hung server included, unless it says that a block device is behind it.
+pub(super) fn may_hang(fstype: &str) -> bool {
+    REMOTE.contains(&fstype) || fstype == "fuse" || fstype.starts_with("fuse.")
 }
 
 /// Blank, tab, newline and backslash come as three octal digits (`mangle` in fs/seq_file.c).
-fn unescape(field: &str) -> PathBuf {
+pub(super) fn unescape(field: &str) -> PathBuf {
     let bytes = field.as_bytes();
     let mut plain = Vec::with_capacity(bytes.len());
     let mut rest = bytes;

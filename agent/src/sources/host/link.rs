@@ -17,7 +17,9 @@ use crate::sources::clean;
 use crate::sources::netlink::attributes;
 
 /// `struct ifinfomsg`.
-const HEADER_BYTES: usize = 16;
+pub(super) const HEADER_BYTES: usize = 16;
+/// `IFLA_GSO_MAX_SIZE` (include/uapi/linux/if_link.h).
+const IFLA_GSO_MAX_SIZE: u16 = 41;
 /// Devices that get series of their own: a host of containers may have thousands.
 const MOST: usize = 128;
 /// How long speed and duplex are remembered.
@@ -43,16 +45,10 @@ impl Collector for LinkCollector {
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<NetworkDevices>, HostError> {
         let mut found = NetworkDevices::default();
-        self.route.dump("list network devices", NETLINK_ROUTE, libc::RTM_GETLINK, &[0; HEADER_BYTES], {
-            |body| {
-                // Port attributes of a bridge come as messages of their own family.
-                if body.first() != Some(&(libc::AF_UNSPEC as u8)) {
-                    return;
-                }
-                found.count += 1;
-                if found.devices.len() < MOST {
-                    found.devices.extend(parse(body));
-                }
+        dump(&mut self.route, |body| {
+            found.count += 1;
+            if found.devices.len() < MOST {
+                found.devices.extend(parse(body));
             }
         })?;
         tell_apart(&mut found.devices);
@@ -61,8 +57,18 @@ impl Collector for LinkCollector {
     }
 }
 
+/// Hands the body of an RTM_NEWLINK of every device to `each`.
+pub(super) fn dump(route: &mut Route, mut each: impl FnMut(&[u8])) -> Result<(), HostError> {
+    route.dump("list network devices", NETLINK_ROUTE, libc::RTM_GETLINK, &[0; HEADER_BYTES], |body| {
+        // Port attributes of a bridge come as messages of their own family.
+        if body.first() == Some(&(libc::AF_UNSPEC as u8)) {
+            each(body);
+        }
+    })
+}
+
 /// Reads the body of an RTM_NEWLINK; `None` when it has no name or counters.
-fn parse(body: &[u8]) -> Option<NetworkDevice> {
+pub(super) fn parse(body: &[u8]) -> Option<NetworkDevice> {
     let header = LinkHeader::parse(body).ok()?;
     let mut device = NetworkDevice {
         index: header.index,
@@ -85,6 +91,7 @@ fn parse(body: &[u8]) -> Option<NetworkDevice> {
             libc::IFLA_CARRIER => device.carrier = value.first().map(|carrier| *carrier != 0),
             libc::IFLA_CARRIER_CHANGES => device.carrier_changes = word(),
             libc::IFLA_MTU => device.mtu = word(),
+            IFLA_GSO_MAX_SIZE => device.gso_max_bytes = word(),
             libc::IFLA_TXQLEN => device.transmit_queue_length = word(),
             libc::IFLA_STATS64 => counted = count(&mut device, value).is_some(),
             _ => {}
@@ -113,7 +120,7 @@ fn count(device: &mut NetworkDevice, value: &[u8]) -> Option<()> {
 }
 
 /// Two names can be the same once they are cleaned, and two series must not.
-fn tell_apart(devices: &mut [NetworkDevice]) {
+pub(super) fn tell_apart(devices: &mut [NetworkDevice]) {
     let mut taken = HashSet::with_capacity(devices.len());
     for device in devices {
         if !taken.insert(device.name.clone()) {
@@ -180,12 +187,14 @@ mod tests {
                 (libc::IFLA_IFNAME, b"tailscale0\0"),
                 (libc::IFLA_MTU, &1280u32.to_ne_bytes()),
                 (libc::IFLA_OPERSTATE, &[6]),
+                (IFLA_GSO_MAX_SIZE, &65_536u32.to_ne_bytes()),
                 (libc::IFLA_STATS64, &stats),
             ],
         );
         let device = parse(&body).unwrap();
         assert_eq!((device.index, device.name.as_str(), device.up), (7, "tailscale0", true));
         assert_eq!((device.mtu, device.operational_state), (Some(1280), "up"));
+        assert_eq!(device.gso_max_bytes, Some(65_536));
         // struct rtnl_link_stats64: packets, bytes, errors, dropped, each receive before transmit.
         assert_eq!(device.receive, DeviceTraffic { packets: 1, bytes: 3, errors: 5, dropped: 7 });
         assert_eq!(device.transmit, DeviceTraffic { packets: 2, bytes: 4, errors: 6, dropped: 8 });

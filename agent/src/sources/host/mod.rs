@@ -7,41 +7,53 @@ mod boot;
 mod cgroup;
 mod conntrack;
 mod cpu;
+mod cpufreq;
 mod diskstats;
+mod ethtool;
 mod filesystem;
+mod interrupts;
 mod link;
 mod loadavg;
 mod meminfo;
 mod netstat;
+mod node;
 mod pressure;
 mod proc_file;
+mod processes;
 mod qdisc;
 mod route;
+mod sock_diag;
 mod sockstat;
 mod softirqs;
 mod softnet;
 mod sysctl;
 mod tailscaled;
+mod tcp;
+mod time;
 mod udp;
 mod vmstat;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::collector::Collectors;
 use crate::model::host::Host;
+use crate::model::tailnet::Tailnet;
 
 pub use boot::boot;
 pub(super) use cpu::CpuReader;
+pub use node::NodeSource;
 pub(super) use pressure::PressureReader;
 pub(super) use proc_file::read_once;
-pub(super) use qdisc::root as root_qdisc;
-pub(super) use tailscaled::{Finder, Process, Threads};
+pub(super) use qdisc::roots as root_qdiscs;
+pub(super) use tailscaled::{Finder, Process, Stat, Threads};
 pub(super) use udp::Sockets as UdpSockets;
 
-/// Where the host's file systems are found (`--path.procfs`, `--path.sysfs`, `--path.rootfs`).
+/// Where the host's file systems are found (`--path.procfs`, `--path.sysfs`, `--path.rootfs`), and what is
+/// tailscaled's of all that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// Mount point of procfs.
@@ -52,6 +64,8 @@ pub struct Paths {
     pub rootfs: PathBuf,
     /// LocalAPI socket of tailscaled (`--tailscale.socket`): whoever listens on it is tailscaled.
     pub localapi: PathBuf,
+    /// Tunnel device of tailscaled (`--interface`).
+    pub interface: String,
 }
 
 impl Default for Paths {
@@ -61,6 +75,7 @@ impl Default for Paths {
             sysfs: PathBuf::from("/sys"),
             rootfs: PathBuf::from("/"),
             localapi: PathBuf::from("/var/run/tailscale/tailscaled.sock"),
+            interface: "tailscale0".to_owned(),
         }
     }
 }
@@ -95,6 +110,15 @@ pub enum HostError {
     #[error("cannot {operation}")]
     Netlink {
         /// What was asked.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A system call failed.
+    #[error("cannot {operation}")]
+    Call {
+        /// What it was for.
         operation: &'static str,
         /// Why.
         #[source]
@@ -136,17 +160,39 @@ trait Collector: Default + 'static {
     /// Its field of the model.
     fn field(host: &mut Host) -> &mut Option<Self::Output>;
 
+    /// Takes over who is in the tailnet; most collectors do not care.
+    fn follow(&mut self, _tailnet: &Arc<Tailnet>) {}
+
+    /// Whether what was read last is to stay for now: reading costs much, or changes are rare.
+    fn rests(&self) -> bool {
+        false
+    }
+
     /// Reads once. `Ok(None)` when there is nothing to say and nothing wrong with that.
     fn collect(&mut self, paths: &Paths) -> Result<Option<Self::Output>, HostError>;
 }
 
 /// A [`Collector`] of any output.
 trait Run {
+    /// [`Collector::follow`].
+    fn follow(&mut self, tailnet: &Arc<Tailnet>);
+
+    /// [`Collector::rests`].
+    fn rests(&self) -> bool;
+
     /// Reads once and fills the collector's field, with `None` on failure.
     fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError>;
 }
 
 impl<C: Collector> Run for C {
+    fn follow(&mut self, tailnet: &Arc<Tailnet>) {
+        Collector::follow(self, tailnet);
+    }
+
+    fn rests(&self) -> bool {
+        Collector::rests(self)
+    }
+
     fn run(&mut self, paths: &Paths, host: &mut Host) -> Result<(), HostError> {
         let field = C::field(host);
         *field = None;
@@ -176,19 +222,26 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     info::<cgroup::CgroupCollector>(),
     info::<conntrack::ConntrackCollector>(),
     info::<cpu::CpuCollector>(),
+    info::<cpufreq::CpufreqCollector>(),
     info::<diskstats::DiskstatsCollector>(),
+    info::<ethtool::DriverCollector>(),
+    info::<ethtool::EthtoolCollector>(),
     info::<filesystem::FilesystemCollector>(),
+    info::<interrupts::InterruptsCollector>(),
     info::<link::LinkCollector>(),
     info::<loadavg::LoadavgCollector>(),
     info::<meminfo::MeminfoCollector>(),
     info::<netstat::NetstatCollector>(),
     info::<pressure::PressureCollector>(),
+    info::<processes::ProcessesCollector>(),
     info::<qdisc::QdiscCollector>(),
     info::<sockstat::SockstatCollector>(),
     info::<softirqs::SoftirqsCollector>(),
     info::<softnet::SoftnetCollector>(),
     info::<sysctl::SysctlCollector>(),
     info::<tailscaled::TailscaledCollector>(),
+    info::<tcp::TcpCollector>(),
+    info::<time::TimeCollector>(),
     info::<udp::UdpCollector>(),
     info::<vmstat::VmstatCollector>(),
 ];
@@ -212,10 +265,16 @@ impl HostSource {
         Self { paths, collectors, complaints: Complaints::default() }
     }
 
+    /// Tells the collectors who is in the tailnet.
+    pub fn follow(&mut self, tailnet: &Arc<Tailnet>) {
+        self.collectors.iter_mut().for_each(|(_, collector)| collector.follow(tailnet));
+    }
+
     /// Runs every collector once: fills `host`, notes duration and success under the collector's name. A
-    /// failure is logged when it begins or changes, and takes no other collector down.
+    /// failure is logged when it begins or changes, and takes no other collector down. What a collector that
+    /// rests has filled before is left as it is, and its age says how old it is.
     pub fn collect(&mut self, host: &mut Host, status: &mut Collectors) {
-        for (name, collector) in &mut self.collectors {
+        for (name, collector) in self.collectors.iter_mut().filter(|(_, collector)| !collector.rests()) {
             let started = Instant::now();
             let outcome = collector.run(&self.paths, host);
             status.record(name, started, Instant::now(), outcome.is_ok());
@@ -238,7 +297,10 @@ pub(super) fn complain(complaints: &mut Complaints, name: &'static str, error: O
         return;
     };
     let mut text = error.to_string();
-    if let HostError::Read { source, .. } | HostError::Netlink { source, .. } = &error {
+    if let HostError::Read { source, .. }
+    | HostError::Netlink { source, .. }
+    | HostError::Call { source, .. } = &error
+    {
         text = format!("{text}: {source}");
     }
     if complaints.get(name) != Some(&text) {

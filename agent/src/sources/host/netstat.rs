@@ -43,7 +43,7 @@ impl Collector for NetstatCollector {
 }
 
 /// snmp and netstat: a line of names and a line of values, both begun by the protocol.
-fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64)) -> Result<(), Bad> {
+pub(super) fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64)) -> Result<(), Bad> {
     let mut lines = text.lines().enumerate();
     while let Some((index, names)) = lines.next() {
         let (at, values) = lines.next().ok_or(Bad::Line(index + 1, "a line of values after it"))?;
@@ -65,7 +65,7 @@ fn pairs_of_lines(text: &str, mut found: impl FnMut((&str, &str), u64)) -> Resul
 }
 
 /// snmp6: a name and a value a line.
-fn lines(text: &str, mut found: impl FnMut(&str, u64)) -> Result<(), Bad> {
+pub(super) fn lines(text: &str, mut found: impl FnMut(&str, u64)) -> Result<(), Bad> {
     for (index, line) in text.lines().enumerate() {
         let mut words = line.split_ascii_whitespace();
         let Some(name) = words.next() else { continue };
@@ -79,7 +79,9 @@ fn ipv4(protocols: &mut Protocols, (protocol, name): (&str, &str), value: u64) {
     let place = match protocol {
         "Ip" => ip_field(ipv4, name),
         "Icmp" => (name == "OutDestUnreachs").then_some(&mut ipv4.icmp_out_destination_unreachable),
+        "IpExt" => (name == "InNoRoutes").then_some(&mut ipv4.in_no_routes),
         "Udp" => udp_field(udp, name),
+        "TcpExt" if name == "IPReversePathFilter" => Some(&mut ipv4.reverse_path_drops),
         "Tcp" | "TcpExt" => tcp_field(tcp, name),
         _ => None,
     };
@@ -110,6 +112,8 @@ fn ip_field<'a>(ip: &'a mut Ip, name: &str) -> Option<&'a mut Option<u64>> {
     Some(match name {
         "InReceives" => &mut ip.in_receives,
         "InHdrErrors" => &mut ip.in_header_errors,
+        "InAddrErrors" => &mut ip.in_address_errors,
+        "InNoRoutes" => &mut ip.in_no_routes,
         "InDiscards" => &mut ip.in_discards,
         "InDelivers" => &mut ip.in_delivers,
         "ForwDatagrams" | "OutForwDatagrams" => &mut ip.forwarded,
@@ -175,6 +179,7 @@ mod tests {
     const SNMP: &str = "Ip: Forwarding InReceives ForwDatagrams FragFails\nIp: 2 35824 7 3\n\
                         Icmp: InMsgs OutDestUnreachs\nIcmp: 1 9\n\
                         Tcp: MaxConn CurrEstab RetransSegs InCsumErrors\nTcp: -1 4 12 0\n\
+                        TcpExt: ListenDrops IPReversePathFilter\nTcpExt: 0 31\nIpExt: InNoRoutes InOctets\nIpExt: 17 9\n\
                         Udp: InDatagrams RcvbufErrors\nUdp: 203 5\nUdpLite: RcvbufErrors\nUdpLite: 99\n";
 
     fn read(text: &str) -> Result<Protocols, Bad> {
@@ -190,6 +195,7 @@ mod tests {
         assert_eq!(protocols.ipv4.forwarded, Some(7));
         assert_eq!(protocols.ipv4.icmp_out_destination_unreachable, Some(9));
         assert_eq!((protocols.tcp.established, protocols.tcp.retransmitted_segments), (Some(4), Some(12)));
+        assert_eq!((protocols.ipv4.reverse_path_drops, protocols.ipv4.in_no_routes), (Some(31), Some(17)));
         assert_eq!(protocols.udp.receive_buffer_errors, Some(5), "UdpLite is another protocol");
         assert_eq!(protocols.udp.memory_errors, None, "not said is not zero");
     }
@@ -212,6 +218,7 @@ mod tests {
         let mut said = format!("{protocols:?}");
         said = said
             .replace("icmp_out_packet_too_big: None", "")
+            .replacen("reverse_path_drops: None", "", usize::from(protocols.ipv6.is_some()))
             .replace("ipv6: None", "")
             .replace("udp6: None", "");
         assert!(!said.contains("None"), "{said}");

@@ -144,3 +144,17 @@ pub(in crate::sources::host) fn cpu_number(word: Option<&str>) -> Option<u32> {
 pub(in crate::sources::host) fn number<T: std::str::FromStr>(word: Option<&str>) -> Option<T> {
     word?.parse().ok()
 }
+
+/// `None` for a file that this kernel does not offer.
+pub(in crate::sources::host) fn present<T>(outcome: Result<T, HostError>) -> Result<Option<T>, HostError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(HostError::Unavailable { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file that holds a number and nothing else.
+pub(in crate::sources::host) fn count(text: &str) -> Result<u64, Bad> {
+    number(Some(text.trim())).ok_or(Bad::Line(1, "a count"))
+}

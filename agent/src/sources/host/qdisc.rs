@@ -55,20 +55,22 @@ impl Collector for QdiscCollector {
     }
 }
 
-/// Root of one device, without its device's name; `None` when it cannot hold packets, or the device is gone.
-pub(in crate::sources) fn root(netlink: &mut Netlink, index: u32) -> io::Result<Option<Qdisc>> {
-    let mut request = [0; HEADER_BYTES];
-    request[4..8].copy_from_slice(&index.to_ne_bytes());
-    request[12..16].copy_from_slice(&ROOT.to_ne_bytes());
-    let mut found = None;
-    // The kernel tells listeners of its group, and who asked only when that wants an echo (`qdisc_get_notify`). About a
-    // device without a queue it may say nothing at all: only the acknowledgement ends the wait.
-    let flags = (libc::NLM_F_ACK | libc::NLM_F_ECHO) as u16;
-    match netlink.request(libc::RTM_GETQDISC, flags, &request, |_, body| found = parse(body)) {
-        Ok(()) => Ok(found.map(|(_, qdisc)| qdisc)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// Hands the root of every device that can hold packets to `each`, with the device's number and without its name, and
+/// says how many disciplines there are in all. The request for one device alone would wake everybody who listens for
+/// changes (`qdisc_get_notify`).
+pub(in crate::sources) fn roots(
+    netlink: &mut Netlink,
+    mut each: impl FnMut(u32, &Qdisc),
+) -> io::Result<usize> {
+    let mut disciplines = 0;
+    let flags = libc::NLM_F_DUMP as u16;
+    netlink.request(libc::RTM_GETQDISC, flags, &[0; HEADER_BYTES], |_, body| {
+        disciplines += 1;
+        if let Some((index, qdisc)) = parse(body) {
+            each(index, &qdisc);
+        }
+    })?;
+    Ok(disciplines)
 }
 
 /// Device number and figures of a root that can hold packets; `None` for any other.

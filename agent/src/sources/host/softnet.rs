@@ -36,15 +36,17 @@ fn parse(text: &str) -> Result<Vec<Softnet>, Bad> {
 
 /// Columns since kernel 5.14: 11 backlog, 12 CPU. Before, a row is a CPU that is online, in order.
 fn row(index: usize, line: &str) -> Option<Softnet> {
-    let columns: Option<Vec<u64>> =
-        line.split_ascii_whitespace().map(|word| u64::from_str_radix(word, 16).ok()).collect();
-    let columns = columns.filter(|columns| columns.len() >= 9)?;
-    let column = |place: usize| columns.get(place).copied();
+    let mut columns = [None; 13];
+    for (place, word) in columns.iter_mut().zip(line.split_ascii_whitespace()) {
+        *place = Some(u64::from_str_radix(word, 16).ok()?);
+    }
+    let column = |place: usize| columns[place];
     Some(Softnet {
         cpu: u32::try_from(column(12).unwrap_or(index as u64)).ok().filter(|cpu| *cpu < MOST_CPUS)?,
         processed: column(0)?,
         dropped: column(1)?,
         squeezed: column(2)?,
+        collisions: column(8)?,
         received_rps: column(9).unwrap_or(0),
         flow_limited: column(10).unwrap_or(0),
         backlog: column(11),
@@ -59,7 +61,7 @@ mod tests {
     #[test]
     fn hexadecimal_columns_of_a_current_kernel() {
         let text = "0000000d 00000000 00000000 0 0 0 0 0 0 00000000 00000000 00000000 00000000 0 0\n\
-                    00008bf0 00000002 0000000a 0 0 0 0 0 0 00000003 00000004 00000005 00000003 0 0\n";
+                    00008bf0 00000002 0000000a 0 0 0 0 0 1 00000003 00000004 00000005 00000003 0 0\n";
         let rows = parse(text).unwrap();
         assert_eq!(rows[0].processed, 13);
         let second = Softnet {
@@ -67,6 +69,7 @@ mod tests {
             processed: 0x8bf0,
             dropped: 2,
             squeezed: 10,
+            collisions: 1,
             received_rps: 3,
             flow_limited: 4,
             backlog: Some(5),

@@ -1,7 +1,7 @@
 //! Collector `sysctl`: settings below /proc/sys that decide how well a node forwards.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::proc_file::{number, read_once};
@@ -30,13 +30,25 @@ const NUMBERS: [&str; 18] = [
     "net.netfilter.nf_conntrack_udp_timeout_stream",
     "vm.swappiness",
 ];
+/// Settings of the tunnel: what stands before and behind its name.
+const TUNNEL: [(&str, &str); 5] = [
+    ("net.ipv4.conf", "forwarding"),
+    ("net.ipv4.conf", "rp_filter"),
+    ("net.ipv4.conf", "src_valid_mark"),
+    ("net.ipv6.conf", "disable_ipv6"),
+    ("net.ipv6.conf", "forwarding"),
+];
+/// Settings of three numbers, and what each of them is (Documentation/networking/ip-sysctl.rst). `udp_mem` is of all
+/// namespaces, and the first one alone shows it.
+const TRIPLES: [(&str, [&str; 3]); 2] =
+    [("net.ipv4.tcp_rmem", ["min", "default", "max"]), ("net.ipv4.udp_mem", ["min", "pressure", "max"])];
 /// Somebody changes them by hand, if at all.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Remembers the settings for [`INTERVAL`].
+/// Reads every [`INTERVAL`].
 #[derive(Default)]
 pub(super) struct SysctlCollector {
-    last: Option<(Instant, Settings)>,
+    read: Option<Instant>,
 }
 
 impl Collector for SysctlCollector {
@@ -48,26 +60,44 @@ impl Collector for SysctlCollector {
         &mut host.settings
     }
 
+    fn rests(&self) -> bool {
+        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+    }
+
     fn collect(&mut self, paths: &Paths) -> Result<Option<Settings>, HostError> {
-        if let Some((_, settings)) = self.last.as_ref().filter(|(read, _)| read.elapsed() < INTERVAL) {
-            return Ok(Some(settings.clone()));
-        }
-        self.last = None;
-        let settings = read(&paths.procfs.join("sys"))?;
-        self.last = Some((Instant::now(), settings.clone()));
+        self.read = None;
+        let settings = read(&paths.procfs.join("sys"), &paths.interface)?;
+        self.read = Some(Instant::now());
         Ok(Some(settings))
     }
 }
 
-fn read(directory: &Path) -> Result<Settings, HostError> {
-    let mut numbers = Vec::with_capacity(NUMBERS.len());
+fn read(directory: &Path, tunnel: &str) -> Result<Settings, HostError> {
+    let mut numbers = Vec::with_capacity(NUMBERS.len() + TUNNEL.len() + 3 * TRIPLES.len());
     for name in NUMBERS {
-        let Some(text) = setting(directory, name)? else { continue };
-        let path = directory.join(name.replace('.', "/"));
-        let value = number(Some(text.trim())).ok_or_else(|| malformed(path, "a number", &text))?;
-        numbers.push((name, value));
+        let path = file(directory, name);
+        if let Some(text) = content(&path)? {
+            numbers.push((name.into(), whole(path, "a number", &text)?));
+        }
     }
-    let word = |name| Ok(setting(directory, name)?.map(|text| clean::label(text.trim(), "unknown")));
+    for (before, behind) in TUNNEL {
+        // A device's name may have dots of its own.
+        let path = file(directory, before).join(tunnel).join(behind);
+        if let Some(text) = content(&path)? {
+            let name = format!("{before}.{}.{behind}", clean::label(tunnel, "unknown"));
+            numbers.push((name.into(), whole(path, "a number", &text)?));
+        }
+    }
+    for (name, parts) in TRIPLES {
+        let path = file(directory, name);
+        let Some(text) = content(&path)? else { continue };
+        let mut words = text.split_ascii_whitespace();
+        for part in parts {
+            let word = words.next().unwrap_or_default();
+            numbers.push((format!("{name}.{part}").into(), whole(path.clone(), "three numbers", word)?));
+        }
+    }
+    let word = |name| Ok(content(&file(directory, name))?.map(|text| clean::label(text.trim(), "unknown")));
     Ok(Settings {
         numbers,
         congestion_control: word("net.ipv4.tcp_congestion_control")?,
@@ -75,13 +105,20 @@ fn read(directory: &Path) -> Result<Settings, HostError> {
     })
 }
 
+fn file(directory: &Path, name: &str) -> PathBuf {
+    directory.join(name.replace('.', "/"))
+}
+
+fn whole(path: PathBuf, expected: &'static str, text: &str) -> Result<i64, HostError> {
+    number(Some(text.trim())).ok_or_else(|| malformed(path, expected, text))
+}
+
 /// Content of a setting; `None` when this kernel, or this network namespace, does not have it.
-fn setting(directory: &Path, name: &str) -> Result<Option<String>, HostError> {
-    let path = directory.join(name.replace('.', "/"));
-    match read_once(&path) {
+fn content(path: &Path) -> Result<Option<String>, HostError> {
+    match read_once(path) {
         Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(HostError::Read { path, source }),
+        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
     }
 }
 
@@ -106,24 +143,43 @@ mod tests {
         let root = tree(&[
             ("net/ipv4/ip_forward", "1\n"),
             ("net/ipv4/tcp_congestion_control", "bbr\n"),
+            ("net/ipv4/conf/wan.7/rp_filter", "2\n"),
+            ("net/ipv6/conf/wan.7/forwarding", "0\n"),
+            ("net/ipv4/udp_mem", "18234\t24312\t36468\n"),
             ("vm/swappiness", "60\n"),
         ]);
-        let settings = read(&root.path().join("sys")).unwrap();
-        assert_eq!(settings.numbers, [("net.ipv4.ip_forward", 1), ("vm.swappiness", 60)]);
+        let settings = read(&root.path().join("sys"), "wan.7").unwrap();
+        let numbers: Vec<_> = settings.numbers.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
+        let expected = [
+            ("net.ipv4.ip_forward", 1),
+            ("vm.swappiness", 60),
+            ("net.ipv4.conf.wan.7.rp_filter", 2),
+            ("net.ipv6.conf.wan.7.forwarding", 0),
+            ("net.ipv4.udp_mem.min", 18_234),
+            ("net.ipv4.udp_mem.pressure", 24_312),
+            ("net.ipv4.udp_mem.max", 36_468),
+        ];
+        assert_eq!(numbers, expected);
         assert_eq!((settings.congestion_control.as_deref(), settings.default_qdisc), (Some("bbr"), None));
     }
 
     #[test]
     fn a_bad_setting_is_named() {
-        let root = tree(&[("net/ipv4/ip_forward", "yes\n")]);
-        let error = read(&root.path().join("sys")).unwrap_err().to_string();
-        assert!(error.contains("net/ipv4/ip_forward") && error.contains("a number"), "{error}");
+        for (name, text, expected) in [
+            ("net/ipv4/ip_forward", "yes\n", "a number"),
+            ("net/ipv4/conf/tailscale0/rp_filter", "", "a number"),
+            ("net/ipv4/udp_mem", "1\t2\n", "three numbers"),
+        ] {
+            let root = tree(&[(name, text)]);
+            let error = read(&root.path().join("sys"), "tailscale0").unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(expected), "{error}");
+        }
     }
 
     #[test]
     fn this_host_says_whether_it_forwards() {
         let settings = SysctlCollector::default().collect(&Paths::default()).unwrap().unwrap();
-        assert!(settings.numbers.iter().any(|(name, _)| *name == "net.ipv4.ip_forward"));
+        assert!(settings.numbers.iter().any(|(name, _)| name == "net.ipv4.ip_forward"));
         assert!(settings.congestion_control.is_some());
     }
 }

@@ -3,11 +3,11 @@
 //!
 //! Every part stands alone: what this host does not offer is not sampled, and takes no other part down.
 
+mod clock;
 mod cpu;
 mod process;
 mod queues;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -103,11 +103,6 @@ fn unless_unavailable(outcome: Result<(), HostError>) -> Result<(), HostError> {
         Err(HostError::Unavailable { .. }) => Ok(()),
         outcome => outcome,
     }
-}
-
-/// Where devices with a default route are listed.
-fn routes(paths: &Paths) -> PathBuf {
-    paths.procfs.join("net/route")
 }
 
 #[cfg(test)]

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::clock::cpu_time;
 use super::{Elapsed, since};
 use crate::model::sampled::Sampled;
-use crate::sources::host::{Finder, HostError, Paths, Process, Threads};
+use crate::sources::host::{Finder, HostError, Paths, Process, Stat, Threads};
 
 /// How often it is made sure that it is still the same process, and which threads it has.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// What the kernel's two accounts of CPU time may differ by: ticks of /proc/PID/stat, and the time between readings.
+const TOLERANCE_SECONDS: f64 = 0.1;
 
 /// What was read before.
 #[derive(Debug, Default)]
@@ -20,8 +23,19 @@ pub(super) struct Tailscaled {
 #[derive(Debug)]
 struct Known {
     process: Process,
+    /// Whether its CPU clock can be read: not where the procfs is that of other process ids than ours.
+    has_clock: bool,
     threads: Threads,
     ran: Option<u64>,
+    waited: Option<u64>,
+}
+
+/// Nanoseconds since the reading before; `None` for the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Used {
+    /// That threads ran.
+    ran: Option<u64>,
+    /// That they waited for a CPU.
     waited: Option<u64>,
 }
 
@@ -34,31 +48,114 @@ impl Tailscaled {
     ) -> Result<(), HostError> {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
             self.looked = Some(Instant::now());
-            let found = self.finder.find(paths)?.map(|(process, _)| process);
-            if self.known.as_ref().map(|known| known.process) != found {
-                self.known = found.map(|process| Known {
-                    process,
-                    threads: Threads::default(),
-                    ran: None,
-                    waited: None,
-                });
-            }
+            self.look(paths)?;
         }
         let Some(known) = &mut self.known else { return Ok(()) };
-        let directory = paths.procfs.join(known.process.pid.to_string());
-        let Some(sums) = known.threads.update(&directory, LOOK_INTERVAL)? else {
+        let Some(used) = known.read(paths)? else {
             self.known = None;
             return Ok(());
         };
-        let ran = since(&mut known.ran, sums.run_nanoseconds);
-        let waited = since(&mut known.waited, sums.delay_nanoseconds);
         let Some(elapsed) = elapsed else { return Ok(()) };
-        for (nanoseconds, samples) in [(ran, &mut into.tailscaled_cpu), (waited, &mut into.tailscaled_delay)]
+        for (nanoseconds, samples) in
+            [(used.ran, &mut into.tailscaled_cpu), (used.waited, &mut into.tailscaled_delay)]
         {
             if let Some(nanoseconds) = nanoseconds {
                 samples.add(elapsed.second, nanoseconds as f64 / 1e9 / elapsed.seconds);
             }
         }
         Ok(())
+    }
+
+    fn look(&mut self, paths: &Paths) -> Result<(), HostError> {
+        let Some((process, stat)) = self.finder.find(paths)? else {
+            self.known = None;
+            return Ok(());
+        };
+        if self.known.as_ref().is_none_or(|known| known.process != process) {
+            self.known = Some(Known {
+                process,
+                has_clock: has_clock(process, &stat),
+                threads: Threads::default(),
+                ran: None,
+                waited: None,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Known {
+    /// `None` when it is gone.
+    fn read(&mut self, paths: &Paths) -> Result<Option<Used>, HostError> {
+        let mut ran = None;
+        if self.has_clock {
+            let Some(time) = cpu_time(self.process.pid) else { return Ok(None) };
+            ran = since(&mut self.ran, time.as_nanos() as u64);
+            // A wait is accounted for when it ends: as no thread ran, none of theirs did.
+            if ran == Some(0) && self.waited.is_some() {
+                return Ok(Some(Used { ran, waited: Some(0) }));
+            }
+        }
+        let directory = paths.procfs.join(self.process.pid.to_string());
+        let Some(sums) = self.threads.update(&directory, LOOK_INTERVAL)? else { return Ok(None) };
+        if !self.has_clock {
+            ran = since(&mut self.ran, sums.run_nanoseconds);
+        }
+        Ok(Some(Used { ran, waited: since(&mut self.waited, sums.delay_nanoseconds) }))
+    }
+}
+
+/// Whether the clock of this process id tells the time of the process that procfs shows by it.
+fn has_clock(process: Process, stat: &Stat) -> bool {
+    let expected = stat.user_seconds + stat.system_seconds;
+    cpu_time(process.pid).is_some_and(|time| (time.as_secs_f64() - expected).abs() < TOLERANCE_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn this_process(user_seconds: f64) -> (Process, Stat) {
+        let process =
+            Process { pid: std::process::id() as i32, started_ticks: 1, start_time: Duration::from_secs(1) };
+        let stat = Stat {
+            user_seconds,
+            system_seconds: 0.0,
+            threads: 1,
+            started_ticks: 1,
+            virtual_bytes: 0,
+            resident_bytes: 0,
+        };
+        (process, stat)
+    }
+
+    #[test]
+    fn the_clock_is_used_where_procfs_agrees() {
+        let used = cpu_time(std::process::id() as i32).unwrap().as_secs_f64();
+        let (process, stat) = this_process(used);
+        assert!(has_clock(process, &stat));
+        let (process, stat) = this_process(used + 1000.0);
+        assert!(!has_clock(process, &stat), "procfs shows another process by this id");
+    }
+
+    #[test]
+    fn clock_and_threads_agree_on_what_ran() {
+        let (process, _) = this_process(0.0);
+        let known =
+            |has_clock| Known { process, has_clock, threads: Threads::default(), ran: None, waited: None };
+        let (mut by_clock, mut by_threads) = (known(true), known(false));
+        let paths = Paths::default();
+        let mut read =
+            || (by_clock.read(&paths).unwrap().unwrap(), by_threads.read(&paths).unwrap().unwrap());
+        let (first, _) = read();
+        assert_eq!(first, Used { ran: None, waited: None });
+        let started = cpu_time(process.pid).unwrap();
+        while cpu_time(process.pid).unwrap() < started + Duration::from_millis(200) {
+            std::hint::black_box(started);
+        }
+        let (clock, threads) = read();
+        assert!(threads.waited.is_some());
+        let [clock, threads] = [clock, threads].map(|used| used.ran.unwrap() as f64 / 1e9);
+        assert!(clock >= 0.19 && (clock - threads).abs() < 0.1, "{clock} {threads}");
     }
 }

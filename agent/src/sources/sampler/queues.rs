@@ -7,10 +7,10 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::{Elapsed, routes, since};
+use super::{Elapsed, since};
 use crate::model::sampled::{BYTE_BOUNDS, Distribution, Sampled};
 use crate::sources::clean;
-use crate::sources::host::{HostError, Paths, UdpSockets, read_once, root_qdisc};
+use crate::sources::host::{HostError, Paths, UdpSockets, read_once, root_qdiscs};
 use crate::sources::kernel::device;
 use crate::sources::netlink::Netlink;
 
@@ -18,6 +18,8 @@ use crate::sources::netlink::Netlink;
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Devices whose queueing disciplines are watched, the tunnel included.
 const MOST_DEVICES: usize = 4;
+/// The kernel lists all disciplines or none: where there are more, it is asked only when devices are looked for.
+const MOST_DISCIPLINES: usize = 64;
 const OPERATION: &str = "sample the queues of network devices";
 
 /// What was read before.
@@ -28,6 +30,8 @@ pub(super) struct Queues {
     netlink: Option<Netlink>,
     devices: Vec<Device>,
     looked: Option<Instant>,
+    /// Whether listing disciplines is worth it: they are few, and one is of a device that is watched.
+    list_disciplines: bool,
 }
 
 #[derive(Debug)]
@@ -36,13 +40,18 @@ struct Device {
     index: u32,
     /// The tunnel's packets that its ring had no room for.
     dropped: Option<u64>,
-    /// Devices without a queue have nothing to wait in.
-    queues: bool,
 }
 
 impl Queues {
     pub(super) fn new(tunnel: String) -> Self {
-        Self { tunnel, udp: UdpSockets::default(), netlink: None, devices: Vec::new(), looked: None }
+        Self {
+            tunnel,
+            udp: UdpSockets::default(),
+            netlink: None,
+            devices: Vec::new(),
+            looked: None,
+            list_disciplines: true,
+        }
     }
 
     pub(super) fn sample(
@@ -75,32 +84,66 @@ impl Queues {
             Some(netlink) => netlink,
             None => Netlink::open(NETLINK_ROUTE)?,
         };
-        let mut gone = false;
-        for device in &mut self.devices {
-            gone |= !device.sample(&mut netlink, &self.tunnel, elapsed, into)?;
-        }
-        if gone {
+        if let Some(tunnel) = self.devices.iter_mut().find(|device| device.name == self.tunnel)
+            && !tunnel.sample_drops(&mut netlink, elapsed, into)?
+        {
             self.looked = None;
+        }
+        if self.list_disciplines {
+            self.backlogs(&mut netlink, elapsed, into)?;
         }
         self.netlink = Some(netlink);
         Ok(())
     }
 
+    fn backlogs(
+        &mut self,
+        netlink: &mut Netlink,
+        elapsed: Option<Elapsed>,
+        into: &mut Sampled,
+    ) -> io::Result<()> {
+        let mut found = [None; MOST_DEVICES];
+        let disciplines = root_qdiscs(netlink, |index, qdisc| {
+            if let Some(place) = self.devices.iter().position(|device| device.index == index) {
+                found[place] = Some(qdisc.backlog_bytes);
+            }
+        });
+        let disciplines = match disciplines {
+            // A device came or went meanwhile; the next sample will do.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            outcome => outcome?,
+        };
+        self.list_disciplines = disciplines <= MOST_DISCIPLINES && found.iter().any(Option::is_some);
+        let Some(elapsed) = elapsed else { return Ok(()) };
+        for (device, bytes) in self.devices.iter().zip(found) {
+            if let Some(bytes) = bytes {
+                let backlog = backlog(&mut into.qdisc_backlog, &clean::label(&device.name, "unknown"));
+                backlog.add(elapsed.second, bytes.into());
+            }
+        }
+        Ok(())
+    }
+
     fn look(&mut self, paths: &Paths) -> io::Result<()> {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        let table = read_once(&routes(paths)).unwrap_or_default();
-        let table = clean::lossy(&table);
-        let names = std::iter::once(self.tunnel.as_str()).chain(default_routes(&table));
+        // A kernel without one of the protocols has no table of it.
+        let [ipv4, ipv6] = ["net/route", "net/ipv6_route"].map(|name| {
+            let table = read_once(&paths.procfs.join(name)).unwrap_or_default();
+            clean::lossy(&table).into_owned()
+        });
+        let names =
+            std::iter::once(self.tunnel.as_str()).chain(default_ipv4(&ipv4)).chain(default_ipv6(&ipv6));
         let mut devices: Vec<Device> = Vec::new();
         for name in names {
             let Ok(index) = name_to_index(&socket, name) else { continue };
             if devices.len() < MOST_DEVICES && devices.iter().all(|device| device.index != index) {
                 let known = self.devices.iter().find(|device| device.index == index);
                 let dropped = known.and_then(|device| device.dropped);
-                devices.push(Device { name: name.to_owned(), index, dropped, queues: true });
+                devices.push(Device { name: name.to_owned(), index, dropped });
             }
         }
         self.devices = devices;
+        self.list_disciplines = true;
         self.looked = Some(Instant::now());
         Ok(())
     }
@@ -108,31 +151,16 @@ impl Queues {
 
 impl Device {
     /// False when the device is gone.
-    fn sample(
+    fn sample_drops(
         &mut self,
         netlink: &mut Netlink,
-        tunnel: &str,
         elapsed: Option<Elapsed>,
         into: &mut Sampled,
     ) -> io::Result<bool> {
-        if self.name == tunnel {
-            let Some(counters) = device::counters(netlink, self.index)? else { return Ok(false) };
-            let dropped = since(&mut self.dropped, counters.transmit_dropped);
-            if let Some((elapsed, dropped)) = elapsed.zip(dropped) {
-                into.tunnel_drops.add(elapsed.second, dropped as f64);
-            }
-        }
-        if !self.queues {
-            return Ok(true);
-        }
-        match root_qdisc(netlink, self.index)? {
-            Some(qdisc) => {
-                if let Some(elapsed) = elapsed {
-                    let backlog = backlog(&mut into.qdisc_backlog, &clean::label(&self.name, "unknown"));
-                    backlog.add(elapsed.second, qdisc.backlog_bytes.into());
-                }
-            }
-            None => self.queues = false,
+        let Some(counters) = device::counters(netlink, self.index)? else { return Ok(false) };
+        let dropped = since(&mut self.dropped, counters.transmit_dropped);
+        if let Some((elapsed, dropped)) = elapsed.zip(dropped) {
+            into.tunnel_drops.add(elapsed.second, dropped as f64);
         }
         Ok(true)
     }
@@ -147,11 +175,24 @@ fn backlog<'a>(all: &'a mut Vec<(String, Distribution)>, device: &str) -> &'a mu
 }
 
 /// Devices of /proc/net/route (`fib_route_seq_show` in net/ipv4/fib_trie.c) whose destination and mask are zero.
-fn default_routes(table: &str) -> impl Iterator<Item = &str> {
-    table.lines().skip(1).filter_map(|line| {
+fn default_ipv4(table: &str) -> impl Iterator<Item = &str> {
+    routes(table, [1, 7], 0)
+}
+
+/// Devices of /proc/net/ipv6_route (`rt6_info_route` in net/ipv6/route.c) whose destination and its length are zero.
+/// The kernel gives the loopback a route like that, which refuses everything.
+fn default_ipv6(table: &str) -> impl Iterator<Item = &str> {
+    routes(table, [0, 1], 9).filter(|device| *device != "lo")
+}
+
+/// The column `device` of lines whose columns `zero` are hexadecimal zeros.
+fn routes(table: &str, zero: [usize; 2], device: usize) -> impl Iterator<Item = &str> {
+    table.lines().filter_map(move |line| {
         let columns: Vec<&str> = line.split_ascii_whitespace().collect();
-        let all = |place: usize| columns.get(place).is_some_and(|hex| hex.bytes().all(|digit| digit == b'0'));
-        (all(1) && all(7)).then(|| columns[0])
+        let is_zero = |place: usize| {
+            columns.get(place).is_some_and(|hex: &&str| hex.bytes().all(|digit| digit == b'0'))
+        };
+        zero.into_iter().all(is_zero).then(|| columns.get(device).copied())?
     })
 }
 
@@ -165,6 +206,22 @@ mod tests {
                      eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
                      eth1\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
                      half\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\nbad\n";
-        assert_eq!(default_routes(table).collect::<Vec<_>>(), ["eth0"]);
+        assert_eq!(default_ipv4(table).collect::<Vec<_>>(), ["eth0"]);
+
+        let route = |destination: &str, length: &str, device: &str| {
+            let zero = "0".repeat(32);
+            format!(
+                "{destination} {length} {zero} 00 {zero} 00000400 00000001 00000000 00000003 {device:>8}\n"
+            )
+        };
+        let zero = "0".repeat(32);
+        let table = [
+            route(&zero, "00", "eth2"),
+            route("fd00000000000000000000000000000a", "80", "eth3"),
+            route(&zero, "08", "eth4"),
+            route(&zero, "00", "lo"),
+            "0 0\n".to_owned(),
+        ];
+        assert_eq!(default_ipv6(&table.concat()).collect::<Vec<_>>(), ["eth2"]);
     }
 }

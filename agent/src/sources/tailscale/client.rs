@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::TailscaleConfig;
+use super::user_metrics::Bad;
 use crate::sources::clean;
 
 /// The only name tailscaled answers to (`apitype.LocalAPIHost`).
@@ -85,6 +86,15 @@ pub enum LocalApiError {
         /// Where and why.
         #[source]
         source: serde_json::Error,
+    },
+    /// Not metrics as tailscaled writes them.
+    #[error("tailscaled's answer to {path} is not passed on: {bad}")]
+    Text {
+        /// Request.
+        path: &'static str,
+        /// Where and why.
+        #[source]
+        bad: Bad,
     },
     /// The stream ended.
     #[error("tailscaled ended {path}")]
@@ -170,14 +180,21 @@ impl Exchange {
     }
 }
 
+/// GETs `path` and reads its body, at most `limit` bytes.
+pub(super) async fn get_bytes(
+    config: &TailscaleConfig,
+    path: &'static str,
+    limit: usize,
+) -> Result<Vec<u8>, LocalApiError> {
+    get(config, path, "").await?.body(config.body_timeout, limit).await
+}
+
 /// GETs `path` and reads its body as JSON.
 pub(super) async fn get_json<T: DeserializeOwned + Send + 'static>(
     config: &TailscaleConfig,
     path: &'static str,
 ) -> Result<T, LocalApiError> {
-    let mut exchange = get(config, path, "").await?;
-    let body = exchange.body(config.body_timeout, config.body_limit).await?;
-    parse(path, body).await
+    parse(path, get_bytes(config, path, config.body_limit).await?).await
 }
 
 /// Parses, beyond [`LARGE`] on another thread, so that nobody here waits for it.

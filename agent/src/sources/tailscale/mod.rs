@@ -8,6 +8,7 @@ mod api;
 mod client;
 mod convert;
 mod table;
+mod user_metrics;
 
 #[cfg(test)]
 mod fake;
@@ -29,6 +30,7 @@ pub use client::LocalApiError;
 use client::{Lines, get_json};
 use convert::Report;
 use table::Table;
+pub use user_metrics::{USER_METRICS_COLLECTOR, follow_user_metrics, parse_user_metrics};
 
 /// Name of this source in the self metrics.
 pub const COLLECTOR: &str = "tailscale";

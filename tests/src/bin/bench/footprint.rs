@@ -13,6 +13,7 @@ use tailgauge_testbed::process::{Process, wait_every};
 use tailgauge_testbed::{http, needs};
 
 use crate::device::Device;
+use crate::host;
 use crate::process::{Memory, cpu_time};
 use crate::table::{Row, Spread, digits};
 use crate::{Outcome, Plan};
@@ -102,6 +103,8 @@ struct Measured<'a> {
     body: String,
     /// Of one CPU, with a scrape a second.
     idle_share: f64,
+    /// What it answered then.
+    idle_bodies: Vec<String>,
 }
 
 impl<'a> Measured<'a> {
@@ -116,6 +119,7 @@ impl<'a> Measured<'a> {
             per_scrape: 0.0,
             body: String::new(),
             idle_share: 0.0,
+            idle_bodies: Vec::new(),
         }
     }
 
@@ -181,9 +185,9 @@ fn idle(bed: &Bed, all: &mut [&mut Measured<'_>], seconds: usize) -> Result<(), 
     };
     let (before, started) = (cpu(all)?, Instant::now());
     for second in 1..=seconds as u64 {
-        let answered = bed.device.namespace().run(|| all.iter().all(|measured| measured.get().is_some()))?;
-        if !answered {
-            return Err("a scrape was not answered".into());
+        for measured in all.iter_mut() {
+            let body = bed.device.namespace().run(|| measured.get())?;
+            measured.idle_bodies.push(body.ok_or_else(|| measured.failed("a scrape was not answered"))?);
         }
         std::thread::sleep(Duration::from_secs(second).saturating_sub(started.elapsed()));
     }
@@ -216,7 +220,7 @@ fn rows(agent: &Measured<'_>, exporter: Option<&Measured<'_>>) -> Outcome {
     };
     let cpu = |milliseconds: f64| format!("{} ms", digits(milliseconds));
     let share = |share: f64| format!("{} %", digits(share * 100.0));
-    Ok(vec![
+    let mut rows = vec![
         row(
             format!("agent, {PEERS} peers: start to first answered scrape"),
             start.median,
@@ -247,5 +251,7 @@ fn rows(agent: &Measured<'_>, exporter: Option<&Measured<'_>>) -> Outcome {
             share(agent.idle_share),
             &|other| (other.idle_share, share(other.idle_share)),
         ),
-    ])
+    ];
+    rows.extend(host::rows(&agent.idle_bodies)?);
+    Ok(rows)
 }

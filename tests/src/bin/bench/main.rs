@@ -4,6 +4,8 @@ mod allocations;
 mod device;
 mod encode;
 mod footprint;
+mod host;
+mod node;
 mod process;
 mod programs;
 mod read;
@@ -50,6 +52,8 @@ enum Measurement {
     Encode,
     /// The agent with 100 peers: memory, start, CPU per scrape
     Agent,
+    /// A scrape of /compat/node against node_exporter with the same collectors
+    Node,
     /// iperf3 through a tunnel with and without the agent, and what the agent and its programs use meanwhile
     Tunnel,
 }
@@ -61,6 +65,7 @@ impl Measurement {
             Self::Programs | Self::Encode => &[],
             Self::Read => &["ip"],
             Self::Agent => &["ip", "nft"],
+            Self::Node => &["ip", node::BASELINE],
             Self::Tunnel => &["ip", "nft", "iperf3"],
         }
     }
@@ -88,6 +93,7 @@ impl Plan {
             Measurement::Read => read::measure(self),
             Measurement::Encode => encode::measure(self),
             Measurement::Agent => footprint::measure(self),
+            Measurement::Node => node::measure(self),
             Measurement::Tunnel => tunnel::measure(self),
         }
     }
@@ -122,7 +128,10 @@ fn measure(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         let missing: Vec<_> =
             measurement.needs().iter().copied().filter(|program| needs::find(program).is_none()).collect();
         if !missing.is_empty() {
-            notes.push(format!("left out: {name}, which needs {}", missing.join(", ")));
+            let missing = missing.join(", ");
+            notes.push(format!(
+                "left out: {name}, which needs {missing}; `cargo xtask test --install` installs it"
+            ));
             continue;
         }
         eprintln!("measuring: {name}");

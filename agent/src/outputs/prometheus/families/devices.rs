@@ -113,6 +113,14 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::gauge(
+                "tailgauge_host_network_gso_max_bytes",
+                &["device"],
+                "Largest super-packet that the device takes.",
+            ),
+            samples: |view, samples| device(view, samples, |device| device.gso_max_bytes),
+        },
+        Family {
+            header: Header::gauge(
                 "tailgauge_host_network_transmit_queue_packets",
                 &["device"],
                 "Most packets that may wait to be sent (txqueuelen); on tailscale0, the size of the ring to tailscaled.",
@@ -137,6 +145,35 @@ pub(super) const SECTION: Section = Section {
             ),
             samples: |view, samples| {
                 device(view, samples, |device| device.duplex.map(|duplex| u64::from(duplex == "full")));
+            },
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_network_interrupts_total",
+                &["device", "cpu"],
+                "Interrupts of the device on each CPU, of all its queues: a device that interrupts one CPU only has its \
+                 packets handled by that one. Devices without hardware have none; with more than 16 others, the first \
+                 16 by name.",
+            ),
+            samples: |view, samples| {
+                for row in view.model.host.interrupts.iter().flatten() {
+                    for (cpu, count) in &row.by_cpu {
+                        let line = samples.sample().label("device", &row.device);
+                        line.number_label("cpu", *cpu).integer(*count);
+                    }
+                }
+            },
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_network_interrupt_lines",
+                &["device"],
+                "Interrupts that the device has, one a queue with most drivers.",
+            ),
+            samples: |view, samples| {
+                for row in view.model.host.interrupts.iter().flatten() {
+                    samples.sample().label("device", &row.device).integer(row.lines);
+                }
             },
         },
         Family {

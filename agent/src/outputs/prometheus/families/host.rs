@@ -1,7 +1,7 @@
 //! CPU, memory and load of the host.
 
 use super::{Family, Section, View};
-use crate::model::host::{Cpu, Load, Memory, Paging, Stall};
+use crate::model::host::{Cpu, Load, Memory, Paging, Processes, Stall};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -63,6 +63,19 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
+                "tailgauge_host_cpu_guest_seconds_total",
+                &["cpu"],
+                "Time that each CPU ran guests of this host; user and nice contain it.",
+            ),
+            samples: |view, samples| {
+                let Some(cpu) = &view.model.host.cpu else { return };
+                for (number, time) in &cpu.per_cpu {
+                    samples.sample().number_label("cpu", *number).float(time.guest + time.guest_nice);
+                }
+            },
+        },
+        Family {
+            header: Header::counter(
                 "tailgauge_host_softirqs_total",
                 &["cpu", "vector"],
                 "Times that each soft interrupt ran on each CPU; NET_RX and NET_TX are packets.",
@@ -103,6 +116,30 @@ pub(super) const SECTION: Section = Section {
         Family {
             header: Header::gauge("tailgauge_host_tasks_blocked", &[], "Tasks that wait for a disk now."),
             samples: |view, samples| cpu(view, samples, |cpu| cpu.blocked),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_threads",
+                &[],
+                "Threads of all processes and of the kernel.",
+            ),
+            samples: |view, samples| processes(view, samples, |processes| processes.threads),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_threads_limit",
+                &[],
+                "Most threads that there may be (kernel.threads-max).",
+            ),
+            samples: |view, samples| processes(view, samples, |processes| processes.threads_limit),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_pids_limit",
+                &[],
+                "Highest process id (kernel.pid_max): a thread takes one, too.",
+            ),
+            samples: |view, samples| processes(view, samples, |processes| processes.pids_limit),
         },
         Family {
             header: Header::gauge(
@@ -166,6 +203,22 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::gauge(
+                "tailgauge_host_memory_slab_reclaimable_bytes",
+                &[],
+                "Part of the memory of kernel objects that can be freed.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| memory.slab_reclaimable),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_memory_anonymous_bytes",
+                &[],
+                "Memory of programs that holds no file contents.",
+            ),
+            samples: |view, samples| memory(view, samples, |memory| memory.anonymous),
+        },
+        Family {
+            header: Header::gauge(
                 "tailgauge_host_memory_dirty_bytes",
                 &[],
                 "Memory that waits to be written to disk.",
@@ -206,6 +259,30 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
+                "tailgauge_host_direct_reclaim_scanned_pages_total",
+                &[],
+                "Pages that tasks looked at to free memory for themselves, which makes them slow.",
+            ),
+            samples: |view, samples| paging(view, samples, |paging| paging.direct_reclaim_scanned_pages),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_background_reclaim_scanned_pages_total",
+                &[],
+                "Pages that the kernel looked at to free memory in time.",
+            ),
+            samples: |view, samples| paging(view, samples, |paging| paging.background_reclaim_scanned_pages),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_allocation_stalls_total",
+                &[],
+                "Times that a task had to free memory before it got some.",
+            ),
+            samples: |view, samples| paging(view, samples, |paging| paging.allocation_stalls),
+        },
+        Family {
+            header: Header::counter(
                 "tailgauge_host_oom_kills_total",
                 &[],
                 "Processes killed for want of memory.",
@@ -240,6 +317,10 @@ pub(super) const SECTION: Section = Section {
 
 fn cpu(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Cpu) -> u64) {
     samples.plain(view.model.host.cpu.as_ref().map(value));
+}
+
+fn processes(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Processes) -> u64) {
+    samples.plain(view.model.host.processes.as_ref().map(value));
 }
 
 fn load(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Load) -> f64) {

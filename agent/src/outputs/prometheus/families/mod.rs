@@ -1,8 +1,11 @@
 //! The table of all families of the model, by section of docs/METRICS.md.
 
 mod agent;
+mod connections;
 mod devices;
 mod disk;
+mod ethtool;
+mod frequency;
 mod host;
 mod network;
 mod peer;
@@ -11,6 +14,7 @@ mod settings;
 mod sockets;
 mod tailscaled;
 mod tcp;
+mod time;
 mod tunnel;
 mod window;
 
@@ -55,10 +59,14 @@ pub(super) const SECTIONS: &[Section] = &[
     tailscaled::SECTION,
     host::SECTION,
     sampled::SECTION,
+    frequency::SECTION,
+    time::SECTION,
     disk::SECTION,
     devices::SECTION,
+    ethtool::SECTION,
     network::SECTION,
     sockets::SECTION,
+    connections::SECTION,
     settings::SECTION,
     agent::SECTION,
 ];

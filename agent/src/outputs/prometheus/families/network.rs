@@ -68,6 +68,30 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
+                "tailgauge_host_ip_receive_no_routes_total",
+                &["family"],
+                "IP packets that were to be forwarded, and no route leads where they go.",
+            ),
+            samples: |view, samples| ip(view, samples, |ip| ip.in_no_routes),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_ip_receive_address_errors_total",
+                &["family"],
+                "IP packets for somebody else, dropped because this host does not forward.",
+            ),
+            samples: |view, samples| ip(view, samples, |ip| ip.in_address_errors),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_ip_reverse_path_drops_total",
+                &["family"],
+                "IPv4 packets dropped because an answer would leave by another way (rp_filter).",
+            ),
+            samples: |view, samples| ip(view, samples, |ip| ip.reverse_path_drops),
+        },
+        Family {
+            header: Header::counter(
                 "tailgauge_host_ip_reassembly_failures_total",
                 &["family"],
                 "Fragmented IP packets that could not be put together.",

@@ -12,7 +12,8 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_host_sysctl",
                 &["name"],
-                "Value of a setting below /proc/sys, read every 10 seconds.",
+                "Value of a setting below /proc/sys, read every 10 seconds. The three numbers of udp_mem (pages) are named \
+                 min, pressure and max, those of tcp_rmem (bytes) min, default and max.",
             ),
             samples: |view, samples| {
                 let Some(settings) = &view.model.host.settings else { return };

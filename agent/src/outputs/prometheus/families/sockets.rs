@@ -20,6 +20,22 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::gauge(
+                "tailgauge_host_tcp_state_sockets",
+                &["state"],
+                "TCP sockets in each state but TIME-WAIT: many in close_wait belong to a program that forgets to close \
+                 them, many in syn_sent to a server that does not answer.",
+            ),
+            samples: |view, samples| {
+                let Some(tcp) = &view.model.host.tcp else { return };
+                for (state, count) in tcp.states.counts() {
+                    if let Some(count) = count {
+                        samples.sample().label("state", state).integer(count);
+                    }
+                }
+            },
+        },
+        Family {
+            header: Header::gauge(
                 "tailgauge_host_tcp_orphaned_sockets",
                 &[],
                 "TCP sockets that no process owns any more.",

@@ -13,7 +13,7 @@ use super::proc_file::{number, read_of_process};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Tailscaled};
 
-pub(in crate::sources) use process::{Finder, Process};
+pub(in crate::sources) use process::{Finder, Process, Stat};
 pub(in crate::sources) use threads::Threads;
 
 /// Scrapes closer together than this share a list of threads.

@@ -1,6 +1,6 @@
 //! Collector `udp`: UDP sockets of tailscaled, known by their mark.
 
-pub(in crate::sources) mod diag;
+mod diag;
 mod sockets;
 
 pub(in crate::sources) use sockets::Sockets;

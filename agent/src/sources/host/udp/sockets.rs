@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-use super::diag::{self, Memory, Socket};
+use super::diag::{self, Memory};
 use crate::sources::host::HostError;
+use crate::sources::host::sock_diag::Socket;
 use crate::sources::netlink::Netlink;
 
 /// How long the list of sockets is used; it is made anew at once when one of them is gone.
@@ -125,7 +126,7 @@ mod tests {
         let mut sockets = Sockets::default();
         sockets.read().unwrap();
         let ours = |sockets: &Sockets| {
-            let found = sockets.iter().find(|known| known.socket.port() == port);
+            let found = sockets.iter().find(|known| known.socket.id[..2] == port);
             found.map(|known| known.memory)
         };
         let before = ours(&sockets).expect("marked and bound");
@@ -154,6 +155,6 @@ mod tests {
         let port = socket.local_addr().unwrap().port().to_be_bytes();
         let mut sockets = Sockets::default();
         sockets.read().unwrap();
-        assert!(sockets.iter().all(|known| known.socket.port() != port));
+        assert!(sockets.iter().all(|known| known.socket.id[..2] != port));
     }
 }

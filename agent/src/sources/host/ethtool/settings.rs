@@ -1,0 +1,208 @@
+//! Collector `ethtool`: features, rings, queues and flow control by generic netlink.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::devices;
+use super::features::Bits;
+use super::genetlink::{Family, word};
+use crate::model::host::{DeviceSettings, Host};
+use crate::sources::host::route::Route;
+use crate::sources::host::{Collector, HostError, Paths};
+use crate::sources::netlink::attributes;
+
+const RINGS_GET: u8 = 15;
+const CHANNELS_GET: u8 = 17;
+const PAUSE_GET: u8 = 21;
+/// Somebody changes them by hand, if at all, and each question stops all network configuration.
+const INTERVAL: Duration = Duration::from_secs(10);
+const OPERATION: &str = "ask for settings of network devices (ethtool)";
+
+/// Reads every [`INTERVAL`].
+#[derive(Default)]
+pub(in crate::sources::host) struct EthtoolCollector {
+    route: Route,
+    conversation: Option<(Family, Bits)>,
+    read: Option<Instant>,
+}
+
+impl Collector for EthtoolCollector {
+    const NAME: &'static str = "ethtool";
+    const HELP: &'static str =
+        "offloads, rings, queues and flow control of up to 16 network devices by netlink, read every 10 s";
+    type Output = Vec<DeviceSettings>;
+
+    fn field(host: &mut Host) -> &mut Option<Vec<DeviceSettings>> {
+        &mut host.device_settings
+    }
+
+    fn rests(&self) -> bool {
+        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+    }
+
+    fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<DeviceSettings>>, HostError> {
+        self.read = None;
+        let settings = self.ask_all(paths)?;
+        self.read = Some(Instant::now());
+        Ok(Some(settings))
+    }
+}
+
+impl EthtoolCollector {
+    fn ask_all(&mut self, paths: &Paths) -> Result<Vec<DeviceSettings>, HostError> {
+        let (mut family, bits) = match self.conversation.take() {
+            Some(conversation) => conversation,
+            None => open()?,
+        };
+        let mut found = Vec::new();
+        for device in devices::list(&mut self.route, paths)? {
+            found.extend(ask(&mut family, &bits, device).map_err(failed)?);
+        }
+        // Kept only while it works: a late answer would be taken for that of the next request.
+        self.conversation = Some((family, bits));
+        Ok(found)
+    }
+}
+
+fn open() -> Result<(Family, Bits), HostError> {
+    let mut family = Family::open().map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) => {
+            HostError::Unavailable { path: PathBuf::from("the generic netlink family ethtool") }
+        }
+        _ => failed(error),
+    })?;
+    let bits = Bits::ask(&mut family).map_err(failed)?;
+    Ok((family, bits))
+}
+
+fn failed(source: io::Error) -> HostError {
+    HostError::Netlink { operation: OPERATION, source }
+}
+
+/// `None` when the device is gone.
+fn ask(family: &mut Family, bits: &Bits, device: devices::Device) -> io::Result<Option<DeviceSettings>> {
+    let Some(offloads) = bits.of_device(family, device.index)? else { return Ok(None) };
+    let mut settings = DeviceSettings { device: device.name, offloads, ..DeviceSettings::default() };
+    family.ask_device(RINGS_GET, device.index, |answer| rings(answer, &mut settings))?;
+    family.ask_device(CHANNELS_GET, device.index, |answer| channels(answer, &mut settings))?;
+    family.ask_device(PAUSE_GET, device.index, |answer| pause(answer, &mut settings))?;
+    Ok(Some(settings))
+}
+
+/// `ETHTOOL_A_RINGS_…`: a ring that the device does not have is left out or zero.
+fn rings(answer: &[u8], settings: &mut DeviceSettings) {
+    let (receive, transmit) = (&mut settings.receive_ring, &mut settings.transmit_ring);
+    for (kind, value) in attributes(answer) {
+        let size = word(value).map(u64::from).filter(|size| *size > 0);
+        match kind {
+            2 => receive.most = size,
+            5 => transmit.most = size,
+            6 => receive.now = size,
+            9 => transmit.now = size,
+            _ => {}
+        }
+    }
+}
+
+/// `ETHTOOL_A_CHANNELS_…`: a combined channel is a queue each way.
+fn channels(answer: &[u8], settings: &mut DeviceSettings) {
+    let (receive, transmit) = (&mut settings.receive_queues, &mut settings.transmit_queues);
+    for (kind, value) in attributes(answer) {
+        let Some(count) = word(value).map(u64::from) else { continue };
+        let places = match kind {
+            2 => [Some(&mut receive.most), None],
+            3 => [Some(&mut transmit.most), None],
+            5 => [Some(&mut receive.most), Some(&mut transmit.most)],
+            6 => [Some(&mut receive.now), None],
+            7 => [Some(&mut transmit.now), None],
+            9 => [Some(&mut receive.now), Some(&mut transmit.now)],
+            _ => continue,
+        };
+        for place in places.into_iter().flatten() {
+            *place = Some(place.unwrap_or(0) + count);
+        }
+    }
+}
+
+/// `ETHTOOL_A_PAUSE_…`.
+fn pause(answer: &[u8], settings: &mut DeviceSettings) {
+    for (kind, value) in attributes(answer) {
+        let on = value.first().map(|byte| *byte != 0);
+        match kind {
+            3 => settings.receive_pause = on,
+            4 => settings.transmit_pause = on,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::host::Sizes;
+    use crate::sources::netlink::push_attribute;
+
+    fn words(attributes: &[(u16, u32)]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (kind, value) in attributes {
+            push_attribute(&mut body, *kind, &value.to_ne_bytes());
+        }
+        body
+    }
+
+    /// What virtio_net answered to RINGS_GET and CHANNELS_GET on kernel 6.18.
+    const RINGS: &[u8] = include_bytes!("recordings/rings.bin");
+    const CHANNELS: &[u8] = include_bytes!("recordings/channels.bin");
+
+    #[test]
+    fn a_recorded_device_has_its_rings_and_queues() {
+        let mut settings = DeviceSettings::default();
+        rings(RINGS, &mut settings);
+        channels(CHANNELS, &mut settings);
+        let sizes = |now, most| Sizes { now: Some(now), most: Some(most) };
+        assert_eq!((settings.receive_ring, settings.transmit_ring), (sizes(256, 256), sizes(256, 256)));
+        assert_eq!((settings.receive_queues, settings.transmit_queues), (sizes(1, 1), sizes(1, 1)));
+    }
+
+    #[test]
+    fn a_combined_channel_is_a_queue_each_way_beside_those_of_one_direction() {
+        let mut settings = DeviceSettings::default();
+        channels(&words(&[(2, 8), (3, 4), (4, 1), (5, 16), (6, 2), (7, 0), (9, 4)]), &mut settings);
+        assert_eq!(settings.receive_queues, Sizes { now: Some(6), most: Some(24) });
+        assert_eq!(settings.transmit_queues, Sizes { now: Some(4), most: Some(20) });
+    }
+
+    #[test]
+    fn what_a_device_does_not_have_is_absent() {
+        let mut settings = DeviceSettings::default();
+        rings(&words(&[(2, 0), (6, 0)]), &mut settings);
+        assert_eq!(settings, DeviceSettings::default());
+        let mut body = Vec::new();
+        push_attribute(&mut body, 3, &[1]);
+        push_attribute(&mut body, 4, &[0]);
+        pause(&body, &mut settings);
+        assert_eq!((settings.receive_pause, settings.transmit_pause), (Some(true), Some(false)));
+    }
+
+    #[test]
+    fn within_the_interval_nothing_is_asked_again() {
+        let mut collector = EthtoolCollector::default();
+        assert!(!collector.rests());
+        let first = collector.collect(&Paths::default()).unwrap().unwrap();
+        assert!(collector.rests());
+        assert!(first.iter().all(|device| !device.offloads.is_empty()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_settings_or_nothing(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut settings = DeviceSettings::default();
+            rings(&body, &mut settings);
+            channels(&body, &mut settings);
+            pause(&body, &mut settings);
+        }
+    }
+}

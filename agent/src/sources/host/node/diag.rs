@@ -1,0 +1,142 @@
+//! Collectors `tcpstat` and `udp_queues` by sock_diag (net/ipv4/inet_diag.c): what /proc/net/tcp and udp say, without
+//! a line of text for each socket. The kernel walks all sockets all the same.
+
+use std::io;
+
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::super::sock_diag::{ID_BYTES, SOCK_DIAG_BY_FAMILY, request};
+use super::super::{HostError, Paths};
+use crate::model::node::{QueuedBytes, TcpStates, UdpQueues};
+use crate::sources::netlink::Netlink;
+
+const OPERATION: &str = "list sockets (sock_diag)";
+/// Every state but those that only exist inside the kernel (`TCP_NEW_SYN_RECV`, which comes as `TCP_SYN_RECV`).
+const TCP_STATES: u32 = 0xfff;
+
+/// Keeps a socket to ask with.
+#[derive(Default)]
+pub(super) struct Reader(Option<Netlink>);
+
+impl Reader {
+    /// Collector `tcpstat`.
+    pub(super) fn tcp(&mut self, paths: &Paths, states: &mut TcpStates) -> Result<(), HostError> {
+        *states = TcpStates::default();
+        for (family, file) in [(libc::AF_INET, "net/tcp"), (libc::AF_INET6, "net/tcp6")] {
+            // Tells whether the kernel runs with this IP version; it is not read.
+            if family == libc::AF_INET6 && !paths.procfs.join(file).exists() {
+                continue;
+            }
+            self.dump(family, libc::IPPROTO_TCP, TCP_STATES, |socket| {
+                if let Some(count) = states.sockets.get_mut(usize::from(socket.state)) {
+                    *count += 1;
+                }
+                socket.add_to(&mut states.queued);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Collector `udp_queues`.
+    pub(super) fn udp(&mut self, paths: &Paths, queues: &mut UdpQueues) -> Result<(), HostError> {
+        *queues = UdpQueues::default();
+        for (family, file, place) in
+            [(libc::AF_INET, "net/udp", &mut queues.ipv4), (libc::AF_INET6, "net/udp6", &mut queues.ipv6)]
+        {
+            if !paths.procfs.join(file).exists() {
+                continue;
+            }
+            let sum = place.insert(QueuedBytes::default());
+            self.dump(family, libc::IPPROTO_UDP, u32::MAX, |socket| socket.add_to(sum))?;
+        }
+        Ok(())
+    }
+
+    fn dump(
+        &mut self,
+        family: i32,
+        protocol: i32,
+        states: u32,
+        mut each: impl FnMut(&Socket),
+    ) -> Result<(), HostError> {
+        let failed = |source: io::Error| HostError::Netlink { operation: OPERATION, source };
+        let mut netlink = match self.0.take() {
+            Some(netlink) => netlink,
+            None => Netlink::open(NETLINK_SOCK_DIAG).map_err(failed)?,
+        };
+        let request = request(family as u8, (protocol as u8, 0), states, &[0; ID_BYTES]);
+        netlink
+            .request(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &request, |_, body| {
+                if let Some(socket) = Socket::parse(body) {
+                    each(&socket);
+                }
+            })
+            .map_err(failed)?;
+        // Kept only while it works: a late answer would be taken for that of the next request.
+        self.0 = Some(netlink);
+        Ok(())
+    }
+}
+
+/// What is used of a `struct inet_diag_msg`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Socket {
+    state: u8,
+    receive_queue: u32,
+    transmit_queue: u32,
+}
+
+impl Socket {
+    fn parse(body: &[u8]) -> Option<Self> {
+        let word = |place: usize| {
+            body.get(place..).and_then(|rest| rest.first_chunk()).map(|word| u32::from_ne_bytes(*word))
+        };
+        Some(Self { state: *body.get(1)?, receive_queue: word(56)?, transmit_queue: word(60)? })
+    }
+
+    fn add_to(self, sum: &mut QueuedBytes) {
+        sum.receive += u64::from(self.receive_queue);
+        sum.transmit += u64::from(self.transmit_queue);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_listens_and_a_datagram_that_waits_are_seen() {
+        const LISTEN: usize = 10;
+        let (mut reader, paths) = (Reader::default(), Paths::default());
+        let _listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut states = TcpStates::default();
+        reader.tcp(&paths, &mut states).unwrap();
+        assert!(states.sockets[LISTEN] >= 1, "{states:?}");
+
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.send_to(&[1; 1000], receiver.local_addr().unwrap()).unwrap();
+        let mut queues = UdpQueues::default();
+        reader.udp(&paths, &mut queues).unwrap();
+        assert!(queues.ipv4.is_some_and(|sum| sum.receive >= 1000), "{queues:?}");
+    }
+
+    #[test]
+    fn without_an_ip_version_there_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths { procfs: root.path().to_owned(), ..Paths::default() };
+        let mut queues = UdpQueues::default();
+        Reader::default().udp(&paths, &mut queues).unwrap();
+        assert_eq!(queues, UdpQueues::default());
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_a_socket_or_nothing(body in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Socket::parse(&body);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What the host beside the traffic costs, as the agent itself says it, from scrapes a second apart.
+
+use std::error::Error;
+
+use tailgauge::sources::host::COLLECTORS;
+use tailgauge_testbed::exposition::Exposition;
+
+use crate::Outcome;
+use crate::table::{Row, Spread, digits};
+
+/// Milliseconds of all collectors together.
+const COLLECTION: f64 = 1.5;
+/// Of one CPU.
+const SAMPLING: f64 = 0.001;
+
+/// All collectors of one scrape together, and the share of a CPU that sampling takes.
+pub fn rows(bodies: &[String]) -> Outcome {
+    let scrapes = bodies.iter().map(|body| Exposition::parse(body)).collect::<Result<Vec<_>, _>>()?;
+    let milliseconds = scrapes.iter().map(collection).collect::<Result<Vec<_>, _>>()?;
+    let collection = Spread::of(milliseconds);
+    let (Some(first), Some(last)) = (scrapes.first(), scrapes.last()) else {
+        return Err("there was no scrape".into());
+    };
+    let grown = |name: &str| match (first.value(name, &[]), last.value(name, &[])) {
+        (Some(first), Some(last)) => Ok(last - first),
+        _ => Err(format!("the agent does not export {name}")),
+    };
+    let samples = grown("tailgauge_sampler_samples_total")?;
+    let interval = last.value("tailgauge_sampler_interval_seconds", &[]).unwrap_or_default();
+    let each = grown("tailgauge_sampler_cpu_seconds_total")? / samples.max(1.0);
+    let share = each / interval;
+    Ok(vec![
+        Row::new(format!("all {} host collectors, a scrape", COLLECTORS.len()), collection.show("ms"))
+            .target(format!("≤ {COLLECTION} ms"), collection.median <= COLLECTION),
+        Row::new("sampling, ten times a second", format!("{} % of a CPU", digits(share * 100.0)))
+            .beside(format!("{} µs a sample", digits(each * 1e6)))
+            .target(format!("≤ {} %", SAMPLING * 100.0), share <= SAMPLING),
+    ])
+}
+
+/// Milliseconds that the collectors of the host took for one scrape.
+fn collection(scrape: &Exposition) -> Result<f64, Box<dyn Error>> {
+    let mut sum = 0.0;
+    for collector in COLLECTORS {
+        let labels = [("collector", collector.name)];
+        let seconds = scrape.value("tailgauge_scrape_collector_duration_seconds", &labels);
+        sum += seconds.ok_or_else(|| format!("the agent does not say how long {} took", collector.name))?;
+    }
+    Ok(sum * 1e3)
+}

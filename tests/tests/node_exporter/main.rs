@@ -1,0 +1,97 @@
+//! `/compat/node` beside Debian's node_exporter: the same families, types, labels and values.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests and their helpers may panic"
+)]
+
+mod compare;
+mod differences;
+mod stand;
+
+use std::time::{Duration, Instant};
+
+use tailgauge_testbed::needs;
+
+use compare::Rounds;
+use stand::{Stand, with};
+
+/// Every collector of `/compat/node`.
+const COLLECTORS: [&str; 20] = [
+    "conntrack",
+    "cpu",
+    "diskstats",
+    "filesystem",
+    "loadavg",
+    "meminfo",
+    "netclass",
+    "netdev",
+    "netstat",
+    "os",
+    "pressure",
+    "processes",
+    "sockstat",
+    "softnet",
+    "stat",
+    "tcpstat",
+    "time",
+    "udp_queues",
+    "uname",
+    "vmstat",
+];
+const NEEDED: [&str; 4] = ["ip", "nft", "unshare", "prometheus-node-exporter"];
+/// Long enough for every figure to stand still once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn every_family_has_the_type_the_labels_and_the_values_of_node_exporter() {
+    let Ok(()) =
+        needs::root_and("every_family_has_the_type_the_labels_and_the_values_of_node_exporter", &NEEDED)
+    else {
+        return;
+    };
+    with(agrees);
+}
+
+fn agrees(stand: &Stand<'_>) {
+    let ours = format!("/compat/node?{}", COLLECTORS.map(|name| format!("collect[]={name}")).join("&"));
+    let mut rounds = Rounds::default();
+    let end = Instant::now() + PATIENCE;
+    // A figure that moves may do so between the scrapes: it has to agree once. One that is wrong never does.
+    loop {
+        let before = stand.reference();
+        let between = stand.agent(&ours);
+        let findings = rounds.add(&before, &between, &stand.reference());
+        if findings.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < end, "{}\nthe agent's log:\n{}", findings.join("\n"), stand.log());
+    }
+    assert!(rounds.series() > 300, "only {} series were compared", rounds.series());
+}
+
+#[test]
+fn collectors_are_chosen_as_in_node_exporter() {
+    let Ok(()) = needs::root_and("collectors_are_chosen_as_in_node_exporter", &NEEDED) else { return };
+    with(chooses);
+}
+
+fn chooses(stand: &Stand<'_>) {
+    let collectors = |query: &str| {
+        let scrape = stand.agent(&format!("/compat/node{query}"));
+        let names = scrape.samples.matching("node_scrape_collector_success", &[]);
+        names.map(|sample| sample.label("collector").unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let defaults: Vec<_> =
+        COLLECTORS.into_iter().filter(|name| !["processes", "tcpstat"].contains(name)).collect();
+    assert_eq!(collectors(""), defaults);
+    assert_eq!(collectors("?collect[]=tcpstat&collect%5B%5D=cpu"), ["cpu", "tcpstat"]);
+    let others: Vec<_> = defaults.into_iter().filter(|name| *name != "netclass").collect();
+    assert_eq!(collectors("?exclude[]=netclass&exclude[]=hwmon"), others);
+    for query in ["?collect[]=coffee", "?collect[]=", "?collect[]=cpu&collect[]=coffee"] {
+        assert_eq!(stand.status(query), (400, 400), "{query}");
+    }
+    // node_exporter knows exclude[] since 1.9.
+    assert_eq!(stand.status("?collect[]=cpu&exclude[]=stat").1, 400);
+}
