@@ -6,6 +6,7 @@
 
 mod hotplug;
 mod mutate;
+mod node;
 mod observer;
 #[path = "../support/reader.rs"]
 mod reader;
@@ -29,6 +30,10 @@ const GROUPS: usize = 16;
 const HANG: Duration = Duration::from_secs(10);
 const SEED: &str = "TAILGAUGE_SEED";
 
+fn seed() -> u64 {
+    std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_125)
+}
+
 /// Runs cases on a thread of its own, and fails when one of them takes too long. `cases` calls what it is given before
 /// each case with the case's name.
 fn watched(cases: impl FnOnce(&dyn Fn(String)) + Send + 'static) {
@@ -50,8 +55,8 @@ fn watched(cases: impl FnOnce(&dyn Fn(String)) + Send + 'static) {
 
 #[test]
 fn any_content_is_an_answer_or_an_error_in_one_sentence() {
-    let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_125);
-    watched(move |report| {
+    watched(|report| {
+        let seed = seed();
         let mut tree = Tree::of_this_machine();
         let (started, mut done) = (Instant::now(), 0);
         for case in (0..CASES).take_while(|_| started.elapsed() < TIME) {

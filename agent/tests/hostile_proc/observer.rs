@@ -58,16 +58,11 @@ impl Observer {
 
     /// Runs every collector.
     pub(crate) fn collect(&mut self) -> Read {
-        let log = Log::default();
-        let said = Arc::clone(&log.0);
         // Of those only that do not rest now.
         self.model.collectors = Collectors::default();
-        tracing::subscriber::with_default(log, || {
-            self.source.collect(&mut self.model.host, &mut self.model.collectors);
-        });
+        let said = logged(|| self.source.collect(&mut self.model.host, &mut self.model.collectors));
         let failed = self.model.collectors.iter().filter(|(_, status)| !status.success);
         let failed = failed.map(|(name, _)| name.to_owned()).collect();
-        let said = said.lock().unwrap().clone();
         Read { failed, said }
     }
 
@@ -75,7 +70,7 @@ impl Observer {
     pub(crate) fn exposition(&mut self) -> Exposition {
         let mut text = BytesMut::new();
         self.encoder.encode(&self.model, Instant::now(), Format::Text, &mut text);
-        let exposition = parse(std::str::from_utf8(&text).expect("UTF-8"), false).expect("well-formed");
+        let exposition = well_formed(&text);
         for sample in &exposition.samples {
             // A setting may be below zero.
             let may_be = sample.value >= 0.0 || sample.name == "tailgauge_host_sysctl";
@@ -83,6 +78,20 @@ impl Observer {
         }
         exposition
     }
+}
+
+/// Reads a whole exposition.
+pub(crate) fn well_formed(text: &[u8]) -> Exposition {
+    parse(std::str::from_utf8(text).expect("UTF-8"), false).expect("well-formed")
+}
+
+/// What is logged meanwhile.
+pub(crate) fn logged(work: impl FnOnce()) -> Vec<Said> {
+    let log = Log::default();
+    let said = Arc::clone(&log.0);
+    tracing::subscriber::with_default(log, work);
+    let said = said.lock().unwrap();
+    said.clone()
 }
 
 /// Keeps what is logged.

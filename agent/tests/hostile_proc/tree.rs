@@ -10,10 +10,11 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tailgauge::sources::host::Paths;
 
 use crate::mutate::{Change, What};
+use crate::node;
 use crate::observer::Observer;
 
 /// Files and folders of /proc that collectors read; of folders, what is directly inside.
-const PROC: [&str; 22] = [
+const PROC: [&str; 25] = [
     "stat",
     "softirqs",
     "interrupts",
@@ -24,6 +25,9 @@ const PROC: [&str; 22] = [
     "uptime",
     "swaps",
     "self/mountinfo",
+    "1/mountinfo",
+    "1/mounts",
+    "schedstat",
     "pressure",
     "net",
     "net/stat",
@@ -87,6 +91,9 @@ impl Tree {
         ] {
             tree.add(&format!("{GROUP}/{name}"), content.as_bytes());
         }
+        for entry in fs::read_dir("/sys/class/net/lo").unwrap().flatten() {
+            tree.copy(&entry.path(), &Path::new("sys/class/net/lo").join(entry.file_name()));
+        }
         for name in ["speed", "duplex"] {
             tree.add(&format!("sys/class/net/lo/{name}"), b"1000\n");
         }
@@ -111,6 +118,7 @@ impl Tree {
             File::options().write(true).open(path(file)).unwrap().set_times(never).unwrap();
         }
         Observer::new(self).collect();
+        node::read(self);
         let is_read = |file: &Path| {
             fs::metadata(path(file)).unwrap().accessed().is_ok_and(|time| time > SystemTime::UNIX_EPOCH)
         };
