@@ -1,6 +1,6 @@
 //! Times the host collectors: `cargo run --release --example collectors [CONNECTIONS]`, with so many TCP connections
 //! of this process to itself as to a peer, twice as many sockets. CPU time of the thread, so that other load on the
-//! machine counts less. The first run opens files, and is the only one of a collector that rests in between.
+//! machine counts less. The first run opens files; `tcp` rests after each, and runs again for the last figure.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use rustix::time::{ClockId, clock_gettime};
 use tailgauge::model::collector::Collectors;
 use tailgauge::model::host::Host;
 use tailgauge::model::synthetic;
-use tailgauge::model::tailnet::Peer;
-use tailgauge::sources::host::{COLLECTORS, HostSource, Paths};
+use tailgauge::model::tailnet::{Peer, Tailnet};
+use tailgauge::sources::host::{COLLECTORS, CollectorInfo, HostSource, Paths};
 
 const RUNS: usize = 31;
+/// What `tcp` rests after a run that cost less than 2 ms.
+const REST: Duration = Duration::from_secs(2);
 
 fn main() -> std::io::Result<()> {
     let connections = std::env::args().nth(1).and_then(|argument| argument.parse().ok()).unwrap_or(0);
@@ -23,25 +25,43 @@ fn main() -> std::io::Result<()> {
     let near = Peer { id: "near".to_owned(), addresses: vec![Ipv4Addr::LOCALHOST.into()], ..Peer::default() };
     tailnet.peers.push(Arc::new(near));
     let tailnet = Arc::new(tailnet);
+    let mut sources: Vec<_> = COLLECTORS.iter().map(|info| Timed::new(info, &tailnet)).collect();
+    let runs: Vec<Vec<f64>> =
+        sources.iter_mut().map(|source| (0..RUNS).map(|_| source.run()).collect()).collect();
+    std::thread::sleep(REST);
     let mut sum = 0.0;
-    for info in COLLECTORS {
-        let mut source = HostSource::new(Paths::default(), |other| other.name == info.name);
-        source.follow(&tailnet);
-        let (mut host, mut status) = (Host::default(), Collectors::default());
-        let mut times: Vec<_> = (0..RUNS)
-            .map(|_| {
-                let started = cpu_time();
-                source.collect(&mut host, &mut status);
-                (cpu_time() - started).as_secs_f64() * 1e3
-            })
-            .collect();
+    for (source, mut times) in sources.iter_mut().zip(runs) {
         let first = times[0];
         times.sort_unstable_by(f64::total_cmp);
-        sum += times[RUNS / 2];
-        println!("{:12} first {first:.3} ms, median {:.3} ms", info.name, times[RUNS / 2]);
+        let (name, median, later) = (source.name, times[RUNS / 2], source.run());
+        sum += median;
+        println!("{name:12} first {first:.3} ms, median {median:.3} ms, last {later:.3} ms");
     }
-    println!("{:12} median {sum:.3} ms", "all");
+    println!("all          median {sum:.3} ms");
     Ok(())
+}
+
+/// A source with one collector.
+struct Timed {
+    name: &'static str,
+    source: HostSource,
+    host: Host,
+    status: Collectors,
+}
+
+impl Timed {
+    fn new(info: &CollectorInfo, tailnet: &Arc<Tailnet>) -> Self {
+        let mut source = HostSource::new(Paths::default(), |other| other.name == info.name);
+        source.follow(tailnet);
+        Self { name: info.name, source, host: Host::default(), status: Collectors::default() }
+    }
+
+    /// Milliseconds of CPU time.
+    fn run(&mut self) -> f64 {
+        let started = cpu_time();
+        self.source.collect(&mut self.host, &mut self.status);
+        (cpu_time() - started).as_secs_f64() * 1e3
+    }
 }
 
 /// Connections of this process to itself.

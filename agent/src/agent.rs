@@ -10,6 +10,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::{AttachMode, Options};
+use crate::collectors::DROPS;
 use crate::listeners::Listeners;
 use crate::model::Model;
 use crate::model::node::Selection;
@@ -201,6 +202,8 @@ fn state(options: &Options) -> Result<State, ServeError> {
             AttachMode::Clsact => kernel::AttachMode::Clsact,
         },
         handshake_timeout: options.tcp_handshake_timeout,
+        underlay: options.underlay_interface.clone(),
+        drops: options.collectors.enabled.contains(DROPS),
     })?;
     let host =
         HostSource::new(paths(options), |collector| options.collectors.enabled.contains(collector.name));

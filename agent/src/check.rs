@@ -116,6 +116,7 @@ pub fn run(options: &CheckOptions) -> Report {
     if probe::missing_capabilities().is_empty() {
         findings.push(programs(options.max_peers));
         findings.push(hooks());
+        findings.push(drops());
     }
     findings.push(interface(&options.interface));
     findings.push(tailscaled::localapi(&options.tailscale_socket));
@@ -153,7 +154,7 @@ fn types(path: &Path) -> Finding {
     Finding::warn(
         "kernel types",
         format!("{} is missing", path.display()),
-        "counting needs none; tracing collectors do: use a kernel with CONFIG_DEBUG_INFO_BTF",
+        "counting needs none, but --collector.drops does: use a kernel with CONFIG_DEBUG_INFO_BTF",
     )
 }
 
@@ -198,7 +199,14 @@ fn available_memory() -> Option<u64> {
 
 fn programs(max_peers: u32) -> Finding {
     match probe::load(max_peers) {
-        Ok(()) => Finding::ok("programs", "the kernel accepts them and their maps"),
+        Ok(refused) if refused.is_empty() => {
+            Finding::ok("programs", "the kernel accepts them and their maps")
+        }
+        Ok(refused) => Finding::warn(
+            "programs",
+            refused.join("; "),
+            "the agent works without these, and without what they measure; see the reason",
+        ),
         Err(error) => Finding::fail("programs", causes(&error), "see the reason; a newer kernel may help"),
     }
 }
@@ -221,6 +229,18 @@ fn hooks() -> Finding {
             "the kernel needs CONFIG_NET_XGRESS (6.6 and later), or CONFIG_NET_SCH_INGRESS with CONFIG_NET_CLS_BPF",
         ),
         Err(error) => Finding::fail("hooks", causes(&error), "see the reason"),
+    }
+}
+
+fn drops() -> Finding {
+    match probe::drops() {
+        Ok(None) => Finding::ok("drops", "raw tracepoint kfree_skb"),
+        Ok(Some(reason)) => Finding::warn(
+            "drops",
+            reason,
+            "everything else works; --no-collector.drops silences this (lockdown=confidentiality forbids it)",
+        ),
+        Err(error) => Finding::fail("drops", causes(&error), "see the reason"),
     }
 }
 

@@ -89,6 +89,17 @@ pub struct Options {
     )]
     pub attach_mode: AttachMode,
 
+    /// Interface under the tunnel, repeatable [default: those that default routes, peers and subnets are reached by]
+    #[arg(
+        long = "underlay.interface",
+        global = true,
+        env = "TAILGAUGE_UNDERLAY_INTERFACE",
+        value_name = "NAME",
+        value_delimiter = ',',
+        value_parser = interface_name
+    )]
+    pub underlay_interface: Vec<String>,
+
     /// Time after which an unanswered TCP handshake counts as failed
     #[arg(
         long = "tcp.handshake-timeout",
@@ -174,7 +185,7 @@ pub struct Options {
     )]
     pub path_rootfs: PathBuf,
 
-    /// Which host collectors run
+    /// Which collectors run
     #[command(flatten)]
     pub collectors: CollectorFlags,
 
@@ -291,6 +302,7 @@ mod tests {
         for (arguments, remedy) in [
             (vec!["--interface", "a/b"], "1 to 15 bytes"),
             (vec!["--interface", "sixteen-bytes-xx"], "1 to 15 bytes"),
+            (vec!["--underlay.interface", "eth0,a b"], "1 to 15 bytes"),
             (vec!["--max-peers", "0"], "1..=65534"),
             (vec!["--tcp.handshake-timeout", "soon"], "like 30s"),
             (vec!["--sampler.interval", "1ms"], "at least 20ms"),

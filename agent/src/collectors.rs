@@ -6,7 +6,20 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::sources::host::COLLECTORS;
 
-/// Names of the host collectors that run.
+/// Name of the collector of dropped packets, which is a kernel program.
+pub const DROPS: &str = "drops";
+
+/// What is said of a collector: name, help, and whether it runs unless it is switched off.
+type Switch = (&'static str, &'static str, bool);
+
+/// Every collector, those of the host and those of the kernel.
+fn switches() -> impl Iterator<Item = Switch> {
+    let help = "dropped packets by device and reason, by the tracepoint kfree_skb";
+    let host = COLLECTORS.iter().map(|collector| (collector.name, collector.help, collector.default));
+    host.chain([(DROPS, help, true)])
+}
+
+/// Names of the collectors that run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CollectorFlags {
     /// Enabled names.
@@ -29,14 +42,13 @@ impl FromArgMatches for CollectorFlags {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.enabled = COLLECTORS
-            .iter()
-            .filter(|collector| match matches.get_one::<bool>(&on(collector.name)) {
-                _ if matches.get_flag(&off(collector.name)) => false,
+        self.enabled = switches()
+            .filter(|(name, _, default)| match matches.get_one::<bool>(&on(name)) {
+                _ if matches.get_flag(&off(name)) => false,
                 Some(value) => *value,
-                None => collector.default,
+                None => *default,
             })
-            .map(|collector| collector.name)
+            .map(|(name, ..)| name)
             .collect();
         Ok(())
     }
@@ -44,16 +56,15 @@ impl FromArgMatches for CollectorFlags {
 
 impl Args for CollectorFlags {
     fn augment_args(command: Command) -> Command {
-        COLLECTORS.iter().fold(command, |command, collector| {
-            let name = collector.name;
-            let state = if collector.default { "on" } else { "off" };
+        switches().fold(command, |command, (name, help, default)| {
+            let state = if default { "on" } else { "off" };
             command
                 .arg(
                     Arg::new(on(name))
                         .long(on(name))
                         .env(format!("TAILGAUGE_COLLECTOR_{}", name.to_uppercase()))
-                        .help(format!("{} [default: {state}]", collector.help))
-                        .help_heading("Host collectors (--no-collector.NAME switches one off)")
+                        .help(format!("{help} [default: {state}]"))
+                        .help_heading("Collectors (--no-collector.NAME switches one off)")
                         .value_name("BOOL")
                         .value_parser(clap::value_parser!(bool))
                         .num_args(0..=1)
@@ -82,6 +93,7 @@ impl Args for CollectorFlags {
 mod tests {
     use clap::Parser;
 
+    use super::DROPS;
     use crate::cli::Cli;
 
     fn enabled(arguments: &[&str]) -> Vec<&'static str> {
@@ -93,6 +105,8 @@ mod tests {
     fn collectors_are_switched_one_by_one() {
         assert!(enabled(&[]).contains(&"cpu"));
         assert!(!enabled(&["--no-collector.cpu"]).contains(&"cpu"));
+        assert!(enabled(&[]).contains(&DROPS));
+        assert!(!enabled(&["--no-collector.drops"]).contains(&DROPS));
         assert!(!enabled(&["--collector.cpu=false"]).contains(&"cpu"));
         assert!(enabled(&["--no-collector.cpu", "--collector.cpu"]).contains(&"cpu"), "the last one wins");
     }

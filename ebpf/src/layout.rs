@@ -4,7 +4,7 @@
 use crate::histogram::Histogram;
 
 /// Changes with any change below; part of the pin directory's name.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Traffic that no known peer accounts for.
 pub const UNATTRIBUTED: u32 = 0;
@@ -44,6 +44,43 @@ pub const OPENER_HOST: usize = 1;
 /// Number of openers.
 pub const OPENERS: usize = 2;
 
+/// Interfaces of the underlay that are counted at a time.
+pub const UNDERLAY_DEVICES: usize = 16;
+/// Bytes of an Ethernet header, VLAN tags aside.
+pub const ETHERNET_HEADER: u32 = 14;
+
+/// Bits of a packet's mark that are Tailscale's (`LinuxFwmarkMask`, tsconst/linuxfw.go).
+pub const MARK_MASK: u32 = 0xff_0000;
+/// Forwarded from the tunnel (`LinuxSubnetRouteMark`).
+pub const MARK_FORWARDED: u32 = 0x4_0000;
+/// Sent by tailscaled itself (`LinuxBypassMark`).
+pub const MARK_TAILSCALED: u32 = 0x8_0000;
+
+/// Kinds index [`UnderlayLine::kind`]: tailscaled's own packets.
+pub const KIND_TAILSCALED: usize = 0;
+/// Packets that came out of the tunnel and go on; on transmit only.
+pub const KIND_FORWARDED: usize = 1;
+/// Number of kinds.
+pub const KINDS: usize = 2;
+
+/// Reasons that have a counter of their own (`enum skb_drop_reason`); the last one collects larger numbers, such as
+/// those of other subsystems.
+pub const DROP_REASONS: usize = 192;
+/// Rows of [`DropRow`]: no known device.
+pub const DROP_UNKNOWN: u32 = 0;
+/// The tunnel.
+pub const DROP_TUNNEL: u32 = 1;
+/// Devices that have no row of their own; also the last row.
+pub const DROP_OTHER: u32 = 64;
+/// Number of rows.
+pub const DROP_ROWS: u32 = DROP_OTHER + 1;
+
+/// Which drops the window of [`maps::WINDOWS`] after the tunnel's holds, in place of a direction: packets that the
+/// ring of the tunnel had no room for.
+pub const DROPPED_BY_RING: u32 = 0;
+/// Packets that the receive buffer of a socket had no room for.
+pub const DROPPED_BY_SOCKET: u32 = 1;
+
 /// Bytes and packets as they were sent one by one (super-packets taken apart).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +102,74 @@ pub struct Line {
     pub skbs: u64,
     /// Bytes as the interface counts them.
     pub skb_bytes: u64,
+}
+
+/// What an interface of the underlay carried, in both notions.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Taken apart, layer 3 only.
+    pub wire: Wire,
+    /// Packets as the interface counts them: a super-packet is one.
+    pub skbs: u64,
+    /// Bytes as the interface counts them, with the header of layer 2.
+    pub skb_bytes: u64,
+}
+
+/// Counters of one underlay interface, shard and direction: exactly one cache line.
+/// Index of the row: as for [`Line`], with the row in [`Underlay::devices`] for the slot.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderlayLine {
+    /// By kind.
+    pub kind: [Carried; KINDS],
+}
+
+/// Dropped skbs of one device, by the kernel's number of the reason.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropRow {
+    /// The last one counts all larger numbers.
+    pub reasons: [u64; DROP_REASONS],
+}
+
+/// An interface of the underlay.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderlayDevice {
+    /// Its index; 0 for a row that is free.
+    pub ifindex: u32,
+    /// Bytes before the IP header, VLAN tags aside: [`ETHERNET_HEADER`] or 0, by ARPHRD.
+    pub link_header: u32,
+}
+
+/// Which interfaces are counted in which row; written by the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Underlay {
+    /// By row.
+    pub devices: [UnderlayDevice; UNDERLAY_DEVICES],
+}
+
+/// Words of [`Ports`].
+pub const PORT_WORDS: usize = 1024;
+
+/// UDP ports that tailscaled listens on, a bit each; one row for IPv4, then one for IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Port `p` is bit `p % 64` of word `p / 64`.
+    pub words: [u64; PORT_WORDS],
+}
+
+impl Ports {
+    /// No port.
+    pub const EMPTY: Self = Self { words: [0; PORT_WORDS] };
+
+    /// Adds one.
+    pub const fn add(&mut self, port: u16) {
+        self.words[port as usize / 64] |= 1 << (port % 64);
+    }
 }
 
 /// Bytes per aligned window of one slot and direction, and their distribution.
@@ -202,13 +307,15 @@ pub struct Health {
     pub handshake_insert_failures: u64,
     /// Established connections that found no room.
     pub connection_insert_failures: u64,
+    /// Drops of skbs that belong to no device and no socket, so that their network namespace cannot be told.
+    pub drops_without_namespace: u64,
 }
 
 /// Names of the maps in the object.
 pub mod maps {
     /// `ARRAY` of [`super::Line`], mmapable.
     pub const COUNTERS: &str = "COUNTERS";
-    /// `ARRAY` of [`super::Windows`], mmapable, one row more than slots.
+    /// `ARRAY` of [`super::Windows`], mmapable, two rows more than slots: the tunnel as a whole, and drops.
     pub const WINDOWS: &str = "WINDOWS";
     /// `ARRAY` of [`super::Tcp`], mmapable.
     pub const TCP: &str = "TCP";
@@ -216,6 +323,16 @@ pub mod maps {
     pub const CONTROL: &str = "CONTROL";
     /// `ARRAY` of one [`super::Health`], mmapable.
     pub const HEALTH: &str = "HEALTH";
+    /// `ARRAY` of [`super::UnderlayLine`], mmapable.
+    pub const UNDERLAY_COUNTERS: &str = "UNDERLAY_COUNTERS";
+    /// `ARRAY` of one [`super::Underlay`], mmapable.
+    pub const UNDERLAY: &str = "UNDERLAY";
+    /// `ARRAY` of [`super::DropRow`], mmapable.
+    pub const DROPS: &str = "DROPS";
+    /// `HASH` index of a device → row of DROPS (`u32`).
+    pub const DROP_DEVICES: &str = "DROP_DEVICES";
+    /// `ARRAY` of two [`super::Ports`], mmapable.
+    pub const PORTS: &str = "PORTS";
     /// `HASH` IPv4 address → slot (`u32`).
     pub const PEERS_V4: &str = "PEERS_V4";
     /// `HASH` IPv6 address → slot.
@@ -240,6 +357,12 @@ pub mod programs {
     pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
     /// Classifier on the tunnel's egress: packets to peers.
     pub const TUNNEL_EGRESS: &str = "tunnel_egress";
+    /// Classifier on the ingress of underlay interfaces: what arrives for tailscaled.
+    pub const UNDERLAY_INGRESS: &str = "underlay_ingress";
+    /// Classifier on the egress of underlay interfaces: what tailscaled sends, and what is forwarded.
+    pub const UNDERLAY_EGRESS: &str = "underlay_egress";
+    /// Raw tracepoint `kfree_skb`: dropped packets.
+    pub const DROPS: &str = "drops";
 }
 
 /// Names of the constants that the loader sets before verification.
@@ -248,6 +371,27 @@ pub mod globals {
     pub const SHARDS: &str = "SHARDS";
     /// `u32`: slots, slot 0 included; the tunnel's row in WINDOWS.
     pub const SLOTS: &str = "SLOTS";
+    /// `u32`: arguments of the tracepoint `kfree_skb`. Since 5.17 the third is the reason, since 6.11 the fourth the
+    /// socket that should have got the packet.
+    pub const DROP_ARGUMENTS: &str = "DROP_ARGUMENTS";
+    /// `u32`: offset of `dev` in `struct sk_buff`. This and the following are the running kernel's.
+    pub const SKB_DEVICE: &str = "SKB_DEVICE";
+    /// `u32`: offset of `sk` in `struct sk_buff`.
+    pub const SKB_SOCKET: &str = "SKB_SOCKET";
+    /// `u32`: offset of `ifindex` in `struct net_device`.
+    pub const DEVICE_INDEX: &str = "DEVICE_INDEX";
+    /// `u32`: offset of `nd_net` in `struct net_device`.
+    pub const DEVICE_NAMESPACE: &str = "DEVICE_NAMESPACE";
+    /// `u32`: offset of `skc_net` in `struct sock_common`.
+    pub const SOCKET_NAMESPACE: &str = "SOCKET_NAMESPACE";
+    /// `u32`: offset of the inode number in `struct net`.
+    pub const NAMESPACE_INODE: &str = "NAMESPACE_INODE";
+    /// `u32`: inode number of the network namespace whose drops count.
+    pub const OWN_NAMESPACE: &str = "OWN_NAMESPACE";
+    /// `u32`: the kernel's number of `SKB_DROP_REASON_FULL_RING`, or one that is never used.
+    pub const REASON_FULL_RING: &str = "REASON_FULL_RING";
+    /// `u32`: the same of `SKB_DROP_REASON_SOCKET_RCVBUFF`.
+    pub const REASON_SOCKET_BUFFER: &str = "REASON_SOCKET_BUFFER";
 }
 
 /// Index of a [`Line`].
@@ -279,12 +423,17 @@ mod tests {
     fn sizes_are_what_the_kernel_side_relies_on() {
         assert_eq!(size_of::<Line>(), 64);
         assert_eq!(align_of::<Line>(), 64);
+        assert_eq!(size_of::<UnderlayLine>(), 64);
+        assert_eq!(align_of::<UnderlayLine>(), 64);
         for size in [
             size_of::<Window>(),
             size_of::<Windows>(),
             size_of::<Tcp>(),
             size_of::<Control>(),
             size_of::<Health>(),
+            size_of::<Underlay>(),
+            size_of::<DropRow>(),
+            size_of::<Ports>(),
             size_of::<Handshake>(),
             size_of::<Connection>(),
         ] {

@@ -8,14 +8,15 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult},
 };
 use tailgauge_ebpf::layout::{
-    Connection, Control, DIRECTIONS, FlowKey, Handshake, Health, Line, RECEIVE, TRANSMIT, Tcp, Windows,
-    globals, line_index, maps, programs,
+    Connection, Control, DIRECTIONS, FlowKey, Handshake, Health, Line, Ports, RECEIVE, TRANSMIT, Tcp,
+    UNDERLAY_DEVICES, Underlay, UnderlayLine, Windows, globals, line_index, maps, programs,
 };
 
 /// The object that the agent embeds.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/object/tailgauge.bpf.o");
 
-/// Offset of `gso_size` in `struct __sk_buff`.
+/// Offsets of fields in `struct __sk_buff`.
+const MARK: usize = 8;
 const GSO_SIZE: usize = 176;
 
 /// Why a program could not be loaded or run.
@@ -60,7 +61,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads both programs; nothing is attached.
+    /// Loads the programs; nothing is attached.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -69,14 +70,20 @@ impl Programs {
             .override_global(globals::SLOTS, &sizes.slots, true)
             .override_global(globals::SHARDS, &sizes.shards, true)
             .map_max_entries(maps::COUNTERS, sizes.slots * sizes.shards * DIRECTIONS)
-            .map_max_entries(maps::WINDOWS, sizes.slots + 1)
+            .map_max_entries(maps::WINDOWS, sizes.slots + 2)
             .map_max_entries(maps::TCP, sizes.slots)
+            .map_max_entries(maps::UNDERLAY_COUNTERS, UNDERLAY_DEVICES as u32 * sizes.shards * DIRECTIONS)
             .map_max_entries(maps::PEERS_V4, sizes.slots * 2)
             .map_max_entries(maps::PEERS_V6, sizes.slots * 2)
             .map_max_entries(maps::HANDSHAKES, sizes.flows)
             .map_max_entries(maps::CONNECTIONS, sizes.flows)
             .load(OBJECT)?;
-        for name in [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS] {
+        for name in [
+            programs::TUNNEL_INGRESS,
+            programs::TUNNEL_EGRESS,
+            programs::UNDERLAY_INGRESS,
+            programs::UNDERLAY_EGRESS,
+        ] {
             classifier(&mut ebpf, name)?.load()?;
         }
         Ok(Self { ebpf, sizes })
@@ -103,7 +110,64 @@ impl Programs {
     ) -> Result<TestRunResult, Error> {
         let name = if direction == RECEIVE { programs::TUNNEL_INGRESS } else { programs::TUNNEL_EGRESS };
         let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
-        test_run(program.try_into()?, packet, gso_size, times)
+        test_run(program.try_into()?, packet, Context { gso_size, ..Context::default() }, times)
+    }
+
+    /// Runs the underlay's program of `direction` on `frame`, as if it passed the loopback device (index 1).
+    ///
+    /// # Errors
+    /// As [`Programs::run`].
+    pub fn run_underlay(
+        &self,
+        direction: u32,
+        frame: &[u8],
+        context: Context,
+        times: u32,
+    ) -> Result<TestRunResult, Error> {
+        let name = if direction == RECEIVE { programs::UNDERLAY_INGRESS } else { programs::UNDERLAY_EGRESS };
+        let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
+        test_run(program.try_into()?, frame, context, times)
+    }
+
+    /// Says which interfaces are counted where.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_underlay(&mut self, underlay: &Underlay) -> Result<(), Error> {
+        self.set_row::<_, { size_of::<Underlay>() }>(maps::UNDERLAY, 0, underlay)
+    }
+
+    /// Says where tailscaled listens, IPv4 and IPv6.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_ports(&mut self, families: [&[u16]; 2]) -> Result<(), Error> {
+        for (row, ports) in (0..).zip(families) {
+            let mut row_of = Ports::EMPTY;
+            ports.iter().for_each(|port| row_of.add(*port));
+            self.set_row::<_, { size_of::<Ports>() }>(maps::PORTS, row, &row_of)?;
+        }
+        Ok(())
+    }
+
+    /// Counters of an underlay interface, summed over the shards.
+    ///
+    /// # Errors
+    /// When there is no such row.
+    pub fn underlay(&self, row: u32, direction: u32) -> Result<UnderlayLine, Error> {
+        let mut sum = UnderlayLine::default();
+        for shard in 0..self.sizes.shards {
+            let index = line_index(row, shard, self.sizes.shards, direction);
+            let line: UnderlayLine =
+                self.row::<_, { size_of::<UnderlayLine>() }>(maps::UNDERLAY_COUNTERS, index)?;
+            for (sum, carried) in sum.kind.iter_mut().zip(line.kind) {
+                sum.wire.packets += carried.wire.packets;
+                sum.wire.bytes += carried.wire.bytes;
+                sum.skbs += carried.skbs;
+                sum.skb_bytes += carried.skb_bytes;
+            }
+        }
+        Ok(sum)
     }
 
     /// Counters of a slot, summed over the shards.
@@ -154,10 +218,7 @@ impl Programs {
     /// # Errors
     /// When the map cannot be written.
     pub fn set_control(&mut self, control: &Control) -> Result<(), Error> {
-        // SAFETY: integers without padding.
-        let bytes: [u8; size_of::<Control>()] = unsafe { std::mem::transmute_copy(control) };
-        Array::<_, [u8; size_of::<Control>()]>::try_from(self.map_mut(maps::CONTROL)?)?.set(0, bytes, 0)?;
-        Ok(())
+        self.set_row::<_, { size_of::<Control>() }>(maps::CONTROL, 0, control)
     }
 
     /// Gives an IPv4 address to a slot.
@@ -236,6 +297,21 @@ impl Programs {
         self.ebpf.map_mut(name).ok_or(Error::Missing(name))
     }
 
+    fn set_row<T: Copy, const N: usize>(
+        &mut self,
+        name: &'static str,
+        index: u32,
+        row: &T,
+    ) -> Result<(), Error>
+    where
+        [u8; N]: Pod,
+    {
+        // SAFETY: the rows of these maps are integers without padding, and N is their size.
+        let bytes: [u8; N] = unsafe { std::mem::transmute_copy(row) };
+        Array::<_, [u8; N]>::try_from(self.map_mut(name)?)?.set(index, bytes, 0)?;
+        Ok(())
+    }
+
     fn row<T: Copy, const N: usize>(&self, name: &'static str, index: u32) -> Result<T, Error>
     where
         [u8; N]: Pod,
@@ -258,6 +334,15 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut 
     Ok(ebpf.program_mut(name).ok_or(Error::Missing(name))?.try_into()?)
 }
 
+/// What a packet is beside its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context {
+    /// `skb->mark`.
+    pub mark: u32,
+    /// Payload of a segment; 0 for a packet that is just one.
+    pub gso_size: u32,
+}
+
 /// Runs a loaded classifier.
 ///
 /// # Errors
@@ -265,14 +350,16 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut 
 pub fn test_run(
     program: &SchedClassifier,
     packet: &[u8],
-    gso_size: u32,
+    context: Context,
     times: u32,
 ) -> Result<TestRunResult, Error> {
-    let mut context = [0u8; GSO_SIZE + 8];
-    context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&gso_size.to_ne_bytes());
+    let mut bytes = [0u8; GSO_SIZE + 8];
+    for (at, value) in [(MARK, context.mark), (GSO_SIZE, context.gso_size)] {
+        bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
     let options = TestRunOptions {
         data_in: Some(packet),
-        ctx_in: (gso_size > 0).then_some(&context),
+        ctx_in: (bytes != [0; GSO_SIZE + 8]).then_some(&bytes),
         repeat: times,
         ..TestRunOptions::default()
     };

@@ -1,9 +1,9 @@
-//! The agent on the miniature tailnet: totals against the interface and against the senders.
+//! The agent on the miniature tailnet: totals against the interface, the senders, and what leaves the machine.
 
 use tailgauge_testbed::agent::Agent;
 use tailgauge_testbed::miniature::{MiniatureTailnet, Options};
 use tailgauge_testbed::needs;
-use tailgauge_testbed::proof::{Outcome, totals};
+use tailgauge_testbed::proof::{Outcome, totals, underlay};
 use tailgauge_testbed::tailnet::Tailnet;
 
 fn with_agent(
@@ -31,4 +31,9 @@ fn wire_packets_equal_what_the_sender_counts() -> Outcome {
     with_agent("wire_packets", &["ip", "nft", "iperf3", "ethtool"], |tailnet, agent| {
         totals::wire_equals_sender(tailnet, agent)
     })
+}
+
+#[test]
+fn what_leaves_the_machine_equals_what_came_out_of_the_tunnel() -> Outcome {
+    with_agent("what_leaves", &["ip", "nft"], underlay::what_leaves)
 }

@@ -135,8 +135,9 @@ fn assert_covered(kernel: &Kernel) {
     );
 }
 
+/// Of the hooks on the tunnel.
 fn modes(kernel: &Kernel) -> Vec<HookMode> {
-    kernel.hooks.iter().map(|hook| hook.mode).collect()
+    kernel.hooks.iter().filter(|hook| hook.device == DEVICE).map(|hook| hook.mode).collect()
 }
 
 fn count_filters(namespace: &Namespace, device: &str, side: &str) -> usize {

@@ -1,6 +1,8 @@
 //! What the kernel programs counted, copied out of the maps at one moment.
 
-use tailgauge_ebpf::layout::{Control, Health, Line, Tcp, Windows};
+use std::sync::Arc;
+
+use tailgauge_ebpf::layout::{Control, Health, Line, Tcp, UnderlayLine, Windows};
 
 /// How a program sits on its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +11,8 @@ pub enum HookMode {
     Tcx,
     /// A clsact qdisc with a filter, by netlink.
     Clsact,
+    /// A raw tracepoint.
+    RawTracepoint,
     /// Not attached.
     None,
 }
@@ -20,6 +24,7 @@ impl HookMode {
         match self {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
+            Self::RawTracepoint => "raw_tracepoint",
             Self::None => "none",
         }
     }
@@ -28,7 +33,7 @@ impl HookMode {
 /// A program and the place it should sit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// Interface name.
+    /// Interface name; empty for a hook that is on none.
     pub device: String,
     /// Program name, such as `tunnel_ingress`.
     pub hook: &'static str,
@@ -43,6 +48,41 @@ pub struct Hook {
 pub struct SlotCounters {
     /// Receive and transmit.
     pub direction: [Line; 2],
+}
+
+impl Hook {
+    /// Every way in which a program can be attached to this kind of hook.
+    #[must_use]
+    pub const fn modes(&self) -> &'static [HookMode] {
+        if self.device.is_empty() { &[HookMode::RawTracepoint] } else { &[HookMode::Tcx, HookMode::Clsact] }
+    }
+}
+
+/// What the kernel calls reasons for drops.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DropReasons {
+    /// By number; a number is its own name where the kernel has none, and `None` is no drop at all.
+    pub names: Vec<Option<String>>,
+    /// Number of `FULL_RING`.
+    pub full_ring: Option<u16>,
+}
+
+/// Dropped skbs of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DropDevice {
+    /// Interface name, `unknown` or `other`.
+    pub device: String,
+    /// Number of the reason and count, by number; only reasons that occurred.
+    pub counts: Vec<(u16, u64)>,
+}
+
+/// What one interface of the underlay carried, summed over shards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnderlayCounters {
+    /// Interface name.
+    pub device: String,
+    /// By direction (`layout::RECEIVE`, `layout::TRANSMIT`).
+    pub direction: [UnderlayLine; 2],
 }
 
 /// The tunnel device as its own counters see it, since the hooks were attached.
@@ -129,6 +169,14 @@ pub struct Kernel {
     pub monotonic_second: u64,
     /// TCP of slots that saw any connection.
     pub tcp: Vec<(u32, Tcp)>,
+    /// Interfaces under the tunnel, those that were left included.
+    pub underlay: Vec<UnderlayCounters>,
+    /// Dropped skbs of this network namespace; empty while they are not counted.
+    pub drops: Vec<DropDevice>,
+    /// What their numbers stand for.
+    pub drop_reasons: Arc<DropReasons>,
+    /// Drops by the ring of the tunnel, and by sockets, per window (`layout::DROPPED_BY_*` in place of a direction).
+    pub drop_windows: Option<Box<Windows>>,
     /// Completeness over all devices so far; `None` before the first attachment.
     pub coverage: Option<Coverage>,
     /// Settings in force.

@@ -1,6 +1,6 @@
 //! The tailnet as tailscaled knows it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -92,6 +92,8 @@ pub struct Peer {
     pub active: bool,
     /// How it is reached now.
     pub path: Path,
+    /// Where its packets come from while the path is a direct one.
+    pub endpoint: Option<SocketAddr>,
     /// Code of its home DERP region; says nothing about the path.
     pub derp_region: String,
     /// This node uses the peer as its exit node.

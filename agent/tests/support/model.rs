@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailgauge::model::kernel::{Coverage, DeviceCounters, Hook, HookMode, MapUse, ProgramRun, SlotCounters};
+use tailgauge::model::kernel::{
+    Coverage, DeviceCounters, DropDevice, DropReasons, Hook, HookMode, MapUse, ProgramRun, SlotCounters,
+    UnderlayCounters,
+};
 use tailgauge::model::sampled::{BYTE_BOUNDS, Distribution, PART_BOUNDS, Sampled, SampledCpu};
 use tailgauge::model::slots::SlotTable;
 use tailgauge::model::tailnet::Tailnet;
 use tailgauge::model::user_metrics::{UserMetric, UserMetricKind, UserMetrics};
 use tailgauge::model::{Model, synthetic};
 use tailgauge_ebpf::histogram::{Histogram, index};
-use tailgauge_ebpf::layout::{Health, PEAK_SECONDS, Tcp, Window, Windows};
+use tailgauge_ebpf::layout::{Carried, Health, PEAK_SECONDS, Tcp, UnderlayLine, Window, Windows, Wire};
 
 /// Three peers: an ordinary one, a hostile one, and one that left; every other field has something in it.
 pub(crate) fn rich_model(now: Instant) -> Model {
@@ -99,8 +102,35 @@ fn fill_kernel(model: &mut Model) {
         ..DeviceCounters::default()
     };
     kernel.coverage = Some(Coverage { counted_skbs: [1000, 999], counted_bytes: [1, 1], device });
-    kernel.health =
-        Health { malformed: 1, fragments: 2, handshake_insert_failures: 3, connection_insert_failures: 4 };
+    kernel.hooks.push(Hook {
+        device: String::new(),
+        hook: "drops",
+        mode: HookMode::RawTracepoint,
+        reason: None,
+    });
+    kernel.drop_reasons = Arc::new(DropReasons {
+        names: vec![None, Some("1".to_owned()), Some("FULL_RING".to_owned())],
+        full_ring: Some(2),
+    });
+    kernel.drops = vec![
+        DropDevice { device: "unknown".to_owned(), counts: vec![(0, 5), (1, 6)] },
+        DropDevice { device: "tailscale0".to_owned(), counts: vec![(2, 7), (9, 8)] },
+    ];
+    kernel.drop_windows = Some(Box::new(windows(30)));
+    let carried = |start| Carried {
+        wire: Wire { packets: start, bytes: start + 1 },
+        skbs: start + 2,
+        skb_bytes: start + 3,
+    };
+    let line = |start| UnderlayLine { kind: [carried(start), carried(start + 10)] };
+    kernel.underlay = vec![UnderlayCounters { device: "eth0".to_owned(), direction: [line(100), line(200)] }];
+    kernel.health = Health {
+        malformed: 1,
+        fragments: 2,
+        handshake_insert_failures: 3,
+        connection_insert_failures: 4,
+        drops_without_namespace: 7,
+    };
     kernel.maps = vec![
         MapUse { name: "PEERS_V4", entries: 3, capacity: 4096 },
         MapUse { name: "HANDSHAKES", entries: 17, capacity: 65536 },

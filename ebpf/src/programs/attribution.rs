@@ -148,8 +148,9 @@ fn slot<const DIRECTION: u32, A: Family>(control: &Control, peer: A) -> u32 {
     if slot < SLOTS.load() { slot } else { UNATTRIBUTED }
 }
 
+/// Where an address is: at this host, behind it, or anywhere else.
 #[inline(always)]
-fn class<A: Family>(control: &Control, other: A) -> u32 {
+pub(super) fn class<A: Family>(control: &Control, other: A) -> u32 {
     let Some(routes) = A::routes(control) else { return CLASS_EXIT };
     classes::remembered(other.mapped(), A::BITS == V6::BITS, control.routes_generation, || {
         longest_prefix(routes, other).map_or(CLASS_EXIT, |class| (*class).min(CLASS_EXIT))

@@ -49,6 +49,15 @@ pub(super) fn handshake_insert_failure() {
     }
 }
 
+/// A drop in a network namespace that is not known.
+#[inline(always)]
+pub(super) fn drop_without_namespace() {
+    if let Some(health) = HEALTH.get_ptr_mut(0) {
+        // SAFETY: the map's row.
+        unsafe { add(addr_of_mut!((*health).drops_without_namespace), 1) };
+    }
+}
+
 /// No room for a connection.
 #[inline(always)]
 pub(super) fn connection_insert_failure() {

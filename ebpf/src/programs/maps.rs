@@ -7,7 +7,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap},
 };
 use tailgauge_ebpf::{
-    layout::{Connection, Control, FlowKey, Handshake, Health, Line, Tcp, Windows},
+    layout::{
+        Connection, Control, DropRow, FlowKey, Handshake, Health, Line, Ports, Tcp, Underlay, UnderlayLine,
+        Windows,
+    },
     packet::{V4, V6},
 };
 
@@ -17,6 +20,27 @@ pub(super) static SHARDS: Global<u32> = Global::new(1);
 /// Slots, slot 0 included; also the row of the tunnel in [`WINDOWS`].
 #[unsafe(no_mangle)]
 pub(super) static SLOTS: Global<u32> = Global::new(1);
+/// What the loader finds out about the running kernel: see `layout::globals`.
+#[unsafe(no_mangle)]
+pub(super) static DROP_ARGUMENTS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static SKB_DEVICE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static SKB_SOCKET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static DEVICE_INDEX: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static DEVICE_NAMESPACE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static SOCKET_NAMESPACE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static NAMESPACE_INODE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static OWN_NAMESPACE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static REASON_FULL_RING: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(super) static REASON_SOCKET_BUFFER: Global<u32> = Global::new(0);
 
 #[map]
 pub(super) static COUNTERS: Array<Line> = Array::with_max_entries(2, BPF_F_MMAPABLE);
@@ -28,6 +52,16 @@ pub(super) static TCP: Array<Tcp> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub(super) static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(super) static HEALTH: Array<Health> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static UNDERLAY_COUNTERS: Array<UnderlayLine> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+pub(super) static UNDERLAY: Array<Underlay> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static PORTS: Array<Ports> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+pub(super) static DROPS: Array<DropRow> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static DROP_DEVICES: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 
 #[map]
 pub(super) static PEERS_V4: HashMap<V4, u32> = HashMap::with_max_entries(1024, 0);

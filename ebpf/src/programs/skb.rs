@@ -32,6 +32,15 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// What follows `SKIP` bytes.
+    #[inline(always)]
+    pub(super) fn after<const SKIP: u32>(self) -> Self {
+        let start = self.start + SKIP as usize;
+        Self { start, end: self.end, length: self.length.saturating_sub(SKIP) }
+    }
+}
+
 impl Source for Linear {
     #[inline(always)]
     fn length(&self) -> u32 {
@@ -46,10 +55,10 @@ impl Source for Linear {
         }
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         let to = bytes.as_mut_ptr().cast::<u8>();
-        // SAFETY: within the linear part, which the verifier checks too; every byte of N is written, as N is a
-        // multiple of 8 plus 0, 1 or 4.
+        // SAFETY: within the linear part, which the verifier checks too; every byte of N is written, as N is one
+        // of these lengths.
         unsafe {
-            const { assert!(N <= 40 && matches!(N % 8, 0 | 1 | 4)) };
+            const { assert!(matches!(N, 1 | 4 | 8 | 16 | 20 | 24 | 32 | 40)) };
             if N >= 8 {
                 to.cast::<u64>().write_unaligned(self.word::<AT, 0>());
             }
@@ -64,6 +73,9 @@ impl Source for Linear {
             }
             if N >= 40 {
                 to.add(32).cast::<u64>().write_unaligned(self.word::<AT, 32>());
+            }
+            if N == 4 {
+                to.cast::<u32>().write_unaligned(self.half::<AT, 0>());
             }
             if N == 20 {
                 to.add(16).cast::<u32>().write_unaligned(self.half::<AT, 16>());
@@ -148,5 +160,28 @@ impl Source for Whole {
             (bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) == 0)
                 .then(|| bytes.assume_init().0)
         }
+    }
+}
+
+/// What follows `offset` bytes of the packet, linear or not.
+pub(super) struct Rest {
+    pub(super) skb: *mut __sk_buff,
+    pub(super) offset: u32,
+}
+
+impl Source for Rest {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        Whole(self.skb).length().saturating_sub(self.offset)
+    }
+
+    #[inline(always)]
+    fn fixed<const AT: usize, const N: usize>(&self) -> Option<[u8; N]> {
+        self.variable(AT as u32)
+    }
+
+    #[inline(always)]
+    fn variable<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        Whole(self.skb).variable(self.offset + offset)
     }
 }

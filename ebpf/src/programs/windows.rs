@@ -1,4 +1,4 @@
-//! Bytes per aligned window, summed into histograms and one-second maxima without a clock per packet.
+//! Bytes, or drops, per aligned window, summed into histograms and one-second maxima without a clock per packet.
 
 use core::ptr::addr_of_mut;
 
@@ -54,6 +54,12 @@ pub(super) fn record<const DIRECTION: u32>(slot: u32, bytes: u64) {
     let now = current();
     add_to::<DIRECTION>(slot, now, bytes);
     add_to::<DIRECTION>(SLOTS.load(), now, bytes);
+}
+
+/// Adds one packet to the open window of drops, of which `KIND` is one of `DROPPED_BY_*`.
+#[inline(always)]
+pub(super) fn record_drop<const KIND: u32>() {
+    add_to::<KIND>(SLOTS.load() + 1, current(), 1);
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@ pub mod legs;
 pub mod scraped;
 pub mod tcp;
 pub mod totals;
+pub mod underlay;
 
 /// A proof ends with the first thing that went wrong, whatever it was.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;

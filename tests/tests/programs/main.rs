@@ -8,6 +8,7 @@ mod counting;
 mod flow;
 mod handshakes;
 mod inner;
+mod underlay;
 mod windows;
 
 use std::sync::Mutex;

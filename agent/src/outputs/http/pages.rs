@@ -2,11 +2,18 @@
 
 use std::fmt::Write as _;
 
+use tailgauge_ebpf::layout::programs;
+
 use crate::model::Model;
-use crate::model::kernel::HookMode;
+use crate::model::kernel::{Hook, HookMode};
 use crate::outputs::prometheus::Build;
 
-/// Ready once every hook is attached and a first state of the tailnet is known.
+/// Whether the agent is of no use while the hook is not attached: true of those on the tunnel.
+fn is_essential(hook: &Hook) -> bool {
+    [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS].contains(&hook.hook)
+}
+
+/// Ready once both hooks on the tunnel are attached and a first state of the tailnet is known.
 ///
 /// # Errors
 /// Why not, in one line.
@@ -15,7 +22,7 @@ pub(super) fn readiness(model: &Model) -> Result<(), String> {
     if kernel.hooks.is_empty() {
         return Err("no hook is attached yet".to_owned());
     }
-    if let Some(hook) = kernel.hooks.iter().find(|hook| hook.mode == HookMode::None) {
+    if let Some(hook) = kernel.hooks.iter().find(|hook| is_essential(hook) && hook.mode == HookMode::None) {
         let reason = hook.reason.as_deref().unwrap_or("not tried yet");
         return Err(one_line(&format!("{} is not attached to {}: {reason}", hook.hook, hook.device)));
     }
@@ -112,6 +119,8 @@ mod tests {
         assert_eq!(readiness(&model), Err("tailscaled has not said yet who its peers are".to_owned()));
         model.tailnet = Arc::new(Tailnet { own: Some(Arc::default()), ..Tailnet::default() });
         assert_eq!(readiness(&model), Ok(()));
+        model.kernel.hooks.push(Hook { hook: "underlay_egress", ..hook(HookMode::None, Some("no")) });
+        assert_eq!(readiness(&model), Ok(()), "one hook that fails takes no other down");
     }
 
     #[test]

@@ -65,6 +65,12 @@ pub(super) static LIFETIME: LazyLock<Buckets> = LazyLock::new(|| {
     Buckets::ending_before(&below, 3)
 });
 
+/// Drops per 10 ms window: 1 to 16383, which is 100 to 1.6 million a second.
+pub(super) static DROPS: LazyLock<Buckets> = LazyLock::new(|| {
+    let below: Vec<u64> = (1..=14).map(|power| 1 << power).collect();
+    Buckets::ending_before(&below, 0)
+});
+
 /// Bytes per 10 ms window: 255 bytes to 16 MiB, which is 200 kbit/s to 13 Gbit/s.
 pub(super) static WINDOW: LazyLock<Buckets> = LazyLock::new(|| {
     const K: u64 = 1 << 10;

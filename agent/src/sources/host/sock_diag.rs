@@ -34,6 +34,11 @@ pub(in crate::sources) struct Socket {
 }
 
 impl Socket {
+    /// Local port.
+    pub(in crate::sources::host) const fn port(&self) -> u16 {
+        u16::from_be_bytes([self.id[0], self.id[1]])
+    }
+
     /// Never reused while the host is up.
     pub(in crate::sources) fn cookie(&self) -> [u8; 8] {
         let mut cookie = [0; 8];

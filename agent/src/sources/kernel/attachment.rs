@@ -3,7 +3,7 @@
 use super::coverage::{Baseline, Counted, Ledger, Reading};
 use super::device::{self, Link, LinkLayer};
 use super::hooks::Hooks;
-use super::object::Object;
+use super::object::{Object, TUNNEL};
 use super::rows::SlotRows;
 use super::watch::Change;
 use super::{KernelConfig, KernelError};
@@ -43,7 +43,7 @@ impl Means<'_> {
             .map_err(|source| KernelError::Netlink { operation: "read the counters of the device", source })
     }
 
-    fn find(&mut self, name: &str) -> Result<Option<Link>, KernelError> {
+    pub(super) fn find(&mut self, name: &str) -> Result<Option<Link>, KernelError> {
         device::find(self.netlink, name)
             .map_err(|source| KernelError::Netlink { operation: "look for the device", source })
     }
@@ -51,7 +51,7 @@ impl Means<'_> {
 
 impl Attachment {
     pub(super) fn new(config: &KernelConfig) -> Self {
-        let hooks = Hooks::new(config.attach_mode, &awaited(&config.interface));
+        let hooks = Hooks::new(config.attach_mode, TUNNEL, &awaited(&config.interface));
         Self {
             name: config.interface.clone(),
             hooks,
@@ -75,7 +75,7 @@ impl Attachment {
                 self.ledger.settle_all();
                 return self.follow(means);
             }
-            Change::Addresses => return Ok(()),
+            Change::Addresses | Change::Routes => return Ok(()),
         };
         // Messages are older than what is found by looking: a device may be left before its last word comes.
         if self.ledger.settle(link.index, link.counters, gone) {
@@ -169,18 +169,19 @@ impl Attachment {
         Ok(())
     }
 
-    /// Describes the place in the model.
-    pub(super) fn describe(&self, kernel: &mut Kernel, counted: [Counted; 2]) {
+    /// Describes the place in the model; returns the number of hooks.
+    pub(super) fn describe(&self, kernel: &mut Kernel, counted: [Counted; 2]) -> usize {
         if kernel.device != self.name {
             kernel.device.clone_from(&self.name);
         }
         kernel.ifindex = self.ifindex;
         kernel.reattached_total = self.attachments.saturating_sub(1);
         kernel.coverage = (self.attachments > 0).then(|| self.ledger.coverage(counted));
-        self.hooks.describe(&self.name, &mut kernel.hooks);
+        self.hooks.describe(&self.name, &mut kernel.hooks, 0)
     }
 }
 
+/// Why hooks on a tunnel device that does not exist are not attached.
 fn awaited(name: &str) -> String {
     format!("there is no interface {name} yet: is tailscaled running, with a tunnel device of that name?")
 }

@@ -106,6 +106,37 @@ pub(super) fn find(netlink: &mut Netlink, name: &str) -> io::Result<Option<Link>
     }
 }
 
+/// Hands every device to `each`. A list that was interrupted by changes is made again.
+pub(super) fn all(netlink: &mut Netlink, mut each: impl FnMut(Link)) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        let flags = libc::NLM_F_DUMP as u16;
+        let outcome = netlink.request(libc::RTM_GETLINK, flags, &[0; LINK_HEADER_BYTES], |_, answer| {
+            if let Some(link) = parse_link(answer) {
+                each(link);
+            }
+        });
+        tries += 1;
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && tries < DUMP_TRIES => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The device with an index, if there is one.
+pub(super) fn by_index(netlink: &mut Netlink, index: u32) -> io::Result<Option<Link>> {
+    // `struct ifinfomsg`: family, padding, type, index.
+    let mut body = [0; LINK_HEADER_BYTES];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut found = None;
+    match netlink.request(libc::RTM_GETLINK, 0, &body, |_, answer| found = parse_link(answer)) {
+        Ok(()) => Ok(found),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Counters of a device since it exists; `None` when it is gone. Allocates nothing.
 pub(in crate::sources) fn counters(netlink: &mut Netlink, index: u32) -> io::Result<Option<DeviceCounters>> {
     let mut body = [0; STATS_HEADER_BYTES];
@@ -176,6 +207,8 @@ mod tests {
         let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
         let lo = find(&mut netlink, "lo").unwrap().unwrap();
         assert_eq!(lo.name, "lo");
+        assert_eq!(by_index(&mut netlink, lo.index).unwrap().unwrap().name, "lo");
+        assert_eq!(by_index(&mut netlink, u32::MAX >> 1).unwrap(), None);
         assert_eq!(lo.layer, LinkLayer::Other(772));
         assert_eq!(lo.layer.describe(), "Loopback (ARPHRD 772)");
         assert!(counters(&mut netlink, lo.index).unwrap().is_some());

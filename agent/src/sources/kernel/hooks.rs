@@ -6,13 +6,12 @@
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
-use tailgauge_ebpf::layout::programs;
 
 use super::object::Object;
 use super::{AttachMode, filters};
 use crate::model::kernel::{Hook, HookMode};
 
-/// Both hooks of the tunnel device, receive first.
+/// Both hooks of a device, receive first.
 #[derive(Debug)]
 pub(super) struct Hooks {
     mode: AttachMode,
@@ -36,15 +35,10 @@ enum State {
 }
 
 impl Hooks {
-    pub(super) fn new(mode: AttachMode, reason: &str) -> Self {
+    /// Hooks for two classifiers of the object, receive first, with the reason why they are not attached yet.
+    pub(super) fn new(mode: AttachMode, [receive, transmit]: [&'static str; 2], reason: &str) -> Self {
         let point = |program, side| Point { program, side, state: State::Detached(reason.to_owned()) };
-        Self {
-            mode,
-            points: [
-                point(programs::TUNNEL_INGRESS, TcAttachType::Ingress),
-                point(programs::TUNNEL_EGRESS, TcAttachType::Egress),
-            ],
-        }
+        Self { mode, points: [point(receive, TcAttachType::Ingress), point(transmit, TcAttachType::Egress)] }
     }
 
     /// Attaches what is not attached to `device`; returns which hooks now are.
@@ -54,10 +48,18 @@ impl Hooks {
     /// once: one after the other, the second might come too late for the first packets.
     pub(super) fn attach(&mut self, object: &mut Object, device: &str) -> [bool; 2] {
         let (mode, points) = (self.mode, &self.points);
-        let states = object.in_parallel(|name, program| {
+        let refused = object.refused().to_vec();
+        let names = [0, 1].map(|direction: usize| points[direction].program);
+        let states = object.in_parallel(&names, |name, program| {
             let point = points.iter().find(|point| point.program == name)?;
-            let attached = matches!(point.state, State::Attached(..));
-            (!attached).then(|| attach(program, name, point.side, mode, device))
+            if matches!(point.state, State::Attached(..)) {
+                return None;
+            }
+            let refusal = refused.iter().find(|(program, _)| *program == name);
+            Some(match refusal {
+                Some((_, reason)) => State::Detached(reason.clone()),
+                None => attach(program, name, point.side, mode, device),
+            })
         });
         for (name, state) in states {
             let (Some(state), Some(point)) =
@@ -96,10 +98,10 @@ impl Hooks {
         })
     }
 
-    /// Describes both hooks in the model; strings are replaced only when they differ.
-    pub(super) fn describe(&self, device: &str, into: &mut Vec<Hook>) {
-        into.truncate(self.points.len());
-        for (index, point) in self.points.iter().enumerate() {
+    /// Describes both hooks in the model from place `first` of the list on, and returns the place after them; strings
+    /// are replaced only when they differ.
+    pub(super) fn describe(&self, device: &str, into: &mut Vec<Hook>, first: usize) -> usize {
+        for (index, point) in (first..).zip(&self.points) {
             let (mode, reason) = match &point.state {
                 State::Attached(mode, _) => (*mode, None),
                 State::Detached(reason) => (HookMode::None, Some(reason.as_str())),
@@ -114,6 +116,7 @@ impl Hooks {
                 None => into.push(describe(device, point.program, mode, reason)),
             }
         }
+        first + self.points.len()
     }
 }
 

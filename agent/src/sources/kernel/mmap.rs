@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::Map;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use tailgauge_ebpf::layout::{Control, Health, Line, Tcp, Windows};
+use tailgauge_ebpf::layout::{Control, DropRow, Health, Line, Ports, Tcp, Underlay, UnderlayLine, Windows};
 
 use super::KernelError;
 
@@ -28,6 +28,14 @@ unsafe impl Row for Tcp {}
 unsafe impl Row for Control {}
 // SAFETY: as above.
 unsafe impl Row for Health {}
+// SAFETY: as above.
+unsafe impl Row for UnderlayLine {}
+// SAFETY: as above.
+unsafe impl Row for Underlay {}
+// SAFETY: as above.
+unsafe impl Row for Ports {}
+// SAFETY: as above.
+unsafe impl Row for DropRow {}
 
 /// The rows in use of an array map. The kernel populates a mapping at once and counts it as our memory, so no
 /// more is mapped than was asked for, rounded up to whole pages.

@@ -1,8 +1,9 @@
 //! The kernel programs and their maps. The only code that touches aya.
 //!
-//! [`KernelSource`] loads the programs, keeps them attached to the tunnel device, writes the keys that say
-//! which peer owns which slot, and copies what was counted into [`model::kernel::Kernel`]. [`DeviceWatch`]
-//! reports what happens to devices and addresses; open it before loading, so that no change falls between.
+//! [`KernelSource`] loads the programs, keeps them attached to the tunnel device and to the interfaces below it,
+//! counts dropped packets, writes the keys that say which peer owns which slot, and copies what was counted into
+//! [`model::kernel::Kernel`]. [`DeviceWatch`] reports what happens to devices, addresses and routes; open it
+//! before loading, so that no change falls between.
 //!
 //! ```text
 //! let mut watch = DeviceWatch::open()?;
@@ -15,8 +16,11 @@
 
 mod attachment;
 mod batch;
+mod btf;
 mod coverage;
 pub(super) mod device;
+mod drop_types;
+mod drops;
 mod error;
 mod filters;
 mod hooks;
@@ -25,11 +29,14 @@ mod loader;
 mod log;
 mod mmap;
 mod object;
+mod ports;
+mod routes;
 mod rows;
 mod source;
 mod statistics;
 mod sweep;
 mod tables;
+mod underlay;
 mod watch;
 mod window;
 
@@ -64,6 +71,10 @@ pub struct KernelConfig {
     pub attach_mode: AttachMode,
     /// A SYN without an answer counts as timed out after this long.
     pub handshake_timeout: Duration,
+    /// Interfaces of the underlay; found by their routes when there is none here.
+    pub underlay: Vec<String>,
+    /// Whether dropped packets are counted.
+    pub drops: bool,
 }
 
 impl KernelConfig {
@@ -75,6 +86,8 @@ impl KernelConfig {
             max_peers,
             attach_mode: AttachMode::Auto,
             handshake_timeout: Duration::from_secs(30),
+            underlay: Vec::new(),
+            drops: true,
         }
     }
 }

@@ -3,10 +3,15 @@
 use std::{io, thread};
 
 use aya::maps::{Map, MapError};
-use aya::programs::{Program, ProgramError, ProgramType, SchedClassifier};
+use aya::programs::{Program, ProgramError, ProgramType, RawTracePoint, SchedClassifier};
 use aya::{Ebpf, EbpfError};
-use tailgauge_ebpf::layout::{DIRECTIONS, Line, Tcp, Windows, globals, maps, programs};
+use tailgauge_ebpf::layout::{
+    DIRECTIONS, DROP_ROWS, DropRow, Line, Tcp, UNDERLAY_DEVICES, UnderlayLine, Windows, globals, maps,
+    programs,
+};
 
+use super::drop_types::DropTypes;
+use super::hooks::chain;
 use super::probe::missing_capabilities;
 use super::{KernelError, loader};
 
@@ -30,8 +35,12 @@ const MIN_ADDRESSES: u32 = 1_024;
 /// Lines of the verifier's log that say why.
 const LOG_LINES: usize = 8;
 
-/// The programs, receive first.
-const PROGRAMS: [&str; 2] = [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
+/// The classifiers of the tunnel, receive first. The agent is of no use without them.
+pub(super) const TUNNEL: [&str; 2] = [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS];
+/// The classifiers of the underlay, receive first.
+pub(super) const UNDERLAY: [&str; 2] = [programs::UNDERLAY_INGRESS, programs::UNDERLAY_EGRESS];
+/// Both.
+pub(super) const CLASSIFIERS: [&str; 4] = [TUNNEL[0], TUNNEL[1], UNDERLAY[0], UNDERLAY[1]];
 
 /// Entries of every map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +76,18 @@ impl Sizes {
         Self::new(max_peers, aya::util::nr_cpus().map_or(1, |cpus| cpus as u32))
     }
 
-    fn entries(&self) -> [(&'static str, u32); 11] {
+    /// Rows of the underlay's counters.
+    pub(super) const fn underlay_rows(&self) -> u32 {
+        UNDERLAY_DEVICES as u32 * self.shards * DIRECTIONS
+    }
+
+    fn entries(&self) -> [(&'static str, u32); 14] {
         [
             (maps::COUNTERS, self.slots * self.shards * DIRECTIONS),
-            (maps::WINDOWS, self.slots + 1),
+            (maps::UNDERLAY_COUNTERS, self.underlay_rows()),
+            (maps::WINDOWS, self.slots + 2),
+            (maps::DROPS, DROP_ROWS),
+            (maps::DROP_DEVICES, DROP_ROWS),
             (maps::TCP, self.slots),
             (maps::PEERS_V4, self.addresses),
             (maps::PEERS_V6, self.addresses),
@@ -89,7 +106,9 @@ impl Sizes {
         const HASH_ELEMENT: u64 = 72;
         let rows = |count: u32, size: usize| u64::from(count) * size as u64;
         rows(self.slots * self.shards * DIRECTIONS, size_of::<Line>())
-            + rows(self.slots + 1, size_of::<Windows>())
+            + rows(self.underlay_rows(), size_of::<UnderlayLine>())
+            + rows(DROP_ROWS, size_of::<DropRow>())
+            + rows(self.slots + 2, size_of::<Windows>())
             + rows(self.slots, size_of::<Tcp>())
             + u64::from(self.addresses) * 2 * HASH_ELEMENT
             + u64::from(self.handshakes + self.connections) * (HASH_ELEMENT + 64)
@@ -101,11 +120,16 @@ impl Sizes {
 pub(super) struct Object {
     ebpf: Ebpf,
     sizes: Sizes,
+    /// Programs that the kernel refused, and why.
+    refused: Vec<(&'static str, String)>,
 }
 
 impl Object {
-    /// Creates the maps and loads both programs.
-    pub(super) fn load(max_peers: u32) -> Result<Self, KernelError> {
+    /// Creates the maps and loads the programs. Those of the tunnel must be accepted; what becomes of the others is
+    /// in [`Self::refused`].
+    ///
+    /// The program that counts drops needs to know the kernel's `types`, and is left out without them.
+    pub(super) fn load(max_peers: u32, types: Option<&DropTypes>) -> Result<Self, KernelError> {
         let sizes = Sizes::for_this_machine(max_peers)?;
         let missing = missing_capabilities();
         if !missing.is_empty() {
@@ -118,32 +142,63 @@ impl Object {
             &sizes.slots,
             true,
         );
+        let globals = types.map(DropTypes::globals).unwrap_or_default();
+        for (name, value) in globals.iter().filter(|(name, _)| !name.is_empty()) {
+            loader.override_global(name, value, true);
+        }
         for (name, entries) in sizes.entries() {
             loader.map_max_entries(name, entries);
         }
         let ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
-        let mut object = Self { ebpf, sizes };
+        let mut object = Self { ebpf, sizes, refused: Vec::new() };
         object.load_programs()?;
+        if types.is_some()
+            && let Err(error) = object.load_drops()
+        {
+            object.refused.push((programs::DROPS, chain(&error)));
+        }
         Ok(object)
     }
 
-    /// The verifier thinks about each program for 50 ms, most of the agent's start; neither need wait for the other.
+    /// The verifier thinks about each program for up to 50 ms, most of the agent's start; none need wait for another.
     fn load_programs(&mut self) -> Result<(), KernelError> {
-        for name in PROGRAMS {
+        for name in CLASSIFIERS {
             let found = self.ebpf.program(name).map(Program::prog_type);
             if found != Some(ProgramType::SchedClassifier) {
                 return Err(KernelError::MissingProgram(name));
             }
         }
-        for (name, result) in self.in_parallel(|_, program| program.load()) {
-            result.map_err(|error| explain_program(name, error))?;
+        for (name, result) in self.in_parallel(&CLASSIFIERS, |_, program| program.load()) {
+            match result.map_err(|error| explain_program(name, error)) {
+                Err(error) if TUNNEL.contains(&name) => return Err(error),
+                Err(error) => self.refused.push((name, chain(&error))),
+                Ok(()) => {}
+            }
         }
         Ok(())
     }
 
-    /// Does something with each program, on a thread each.
+    fn load_drops(&mut self) -> Result<(), KernelError> {
+        let program = self.drops_program()?;
+        program.load().map_err(|error| explain_program(programs::DROPS, error))
+    }
+
+    /// The program that counts drops.
+    pub(super) fn drops_program(&mut self) -> Result<&mut RawTracePoint, KernelError> {
+        let missing = || KernelError::MissingProgram(programs::DROPS);
+        let program = self.ebpf.program_mut(programs::DROPS).ok_or_else(missing)?;
+        program.try_into().map_err(|_| missing())
+    }
+
+    /// Programs that the kernel refused, and why.
+    pub(super) fn refused(&self) -> &[(&'static str, String)] {
+        &self.refused
+    }
+
+    /// Does something with each of the classifiers `names`, on a thread each.
     pub(super) fn in_parallel<R: Send>(
         &mut self,
+        names: &[&'static str],
         act: impl Fn(&'static str, &mut SchedClassifier) -> R + Sync,
     ) -> Vec<(&'static str, R)> {
         let act = &act;
@@ -152,7 +207,7 @@ impl Object {
                 .ebpf
                 .programs_mut()
                 .filter_map(|(found, program)| {
-                    let name = *PROGRAMS.iter().find(|name| **name == found)?;
+                    let name = *names.iter().find(|name| **name == found)?;
                     let program: &mut SchedClassifier = program.try_into().ok()?;
                     Some((name, scope.spawn(move || act(name, program))))
                 })
@@ -170,8 +225,7 @@ impl Object {
 
     /// Total run time and runs of a program; they advance only while BPF statistics are on.
     pub(super) fn run(&self, name: &'static str) -> Option<(u64, u64)> {
-        let program: &SchedClassifier = self.ebpf.program(name)?.try_into().ok()?;
-        let info = program.info().ok()?;
+        let info = self.ebpf.program(name)?.info().ok()?;
         Some((info.run_time().as_nanos() as u64, info.run_count()))
     }
 

@@ -7,8 +7,10 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::device::{self, LinkLayer};
+use super::drop_types::DropTypes;
+use super::drops::Drops;
 use super::hooks::Hooks;
-use super::object::{Object, Sizes};
+use super::object::{Object, Sizes, TUNNEL};
 use super::{AttachMode, KernelError};
 use crate::sources::netlink::Netlink;
 
@@ -39,15 +41,17 @@ pub fn map_memory(max_peers: u32) -> Result<u64, KernelError> {
     Ok(Sizes::for_this_machine(max_peers)?.memory())
 }
 
-/// Creates all maps and has the kernel verify both programs.
+/// Creates all maps and has the kernel verify all programs. Returns those that it refuses and the agent can do
+/// without, with the reason.
 ///
 /// # Errors
 /// What would keep the agent from starting.
-pub fn load(max_peers: u32) -> Result<(), KernelError> {
-    Object::load(max_peers).map(drop)
+pub fn load(max_peers: u32) -> Result<Vec<String>, KernelError> {
+    let object = Object::load(max_peers, None)?;
+    Ok(object.refused().iter().map(|(name, reason)| format!("{name}: {reason}")).collect())
 }
 
-/// Whether both programs can be attached in `mode`; otherwise why not. Tried on the loopback device of a network
+/// Whether both programs of the tunnel can be attached in `mode`; otherwise why not. Tried on the loopback device of a network
 /// namespace that goes with the attempt.
 ///
 /// # Errors
@@ -58,12 +62,25 @@ pub fn attach(mode: AttachMode) -> Result<Result<(), String>, KernelError> {
         // NEWNET concerns neither.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
             .map_err(|error| KernelError::Namespace(error.into()))?;
-        let mut object = Object::load(1)?;
-        let mut hooks = Hooks::new(mode, "");
+        let mut object = Object::load(1, None)?;
+        let mut hooks = Hooks::new(mode, TUNNEL, "");
         hooks.attach(&mut object, "lo");
         Ok(hooks.reason().map_or(Ok(()), Err))
     });
     attempt.join().unwrap_or_else(|_| Err(KernelError::Namespace(io::Error::other("the attempt panicked"))))
+}
+
+/// Why dropped packets cannot be counted here; `None` when they can. The program is attached for a moment.
+///
+/// # Errors
+/// When the programs cannot be loaded at all.
+pub fn drops() -> Result<Option<String>, KernelError> {
+    let types = DropTypes::of_this_kernel().map_err(|error| error.to_string());
+    let mut object = Object::load(1, types.as_ref().ok())?;
+    let mut netlink = Netlink::open(NETLINK_ROUTE)
+        .map_err(|source| KernelError::Netlink { operation: "list the devices", source })?;
+    let drops = Drops::open(&mut object, "", Some(&types), &mut netlink)?;
+    Ok(drops.reason().map(str::to_owned))
 }
 
 /// Index of the interface called `name`; `None` when there is none.

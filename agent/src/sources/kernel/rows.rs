@@ -63,6 +63,7 @@ pub(super) struct SlotRows {
     counters: Rows<Line>,
     windows: Rows<Windows>,
     tunnel_windows: Rows<Windows>,
+    drop_windows: Rows<Windows>,
     tcp: Rows<Tcp>,
     slots: u32,
     shards: u32,
@@ -77,10 +78,13 @@ impl SlotRows {
         let windows = Rows::new(maps::WINDOWS, object.take_map(maps::WINDOWS)?)?;
         let mut tunnel_windows = windows.starting_at(sizes.slots)?;
         tunnel_windows.ensure(1)?;
+        let mut drop_windows = windows.starting_at(sizes.slots + 1)?;
+        drop_windows.ensure(1)?;
         Ok(Self {
             counters: Rows::new(maps::COUNTERS, object.take_map(maps::COUNTERS)?)?,
             windows,
             tunnel_windows,
+            drop_windows,
             tcp: Rows::new(maps::TCP, object.take_map(maps::TCP)?)?,
             slots: sizes.slots,
             shards: sizes.shards,
@@ -187,6 +191,9 @@ impl SlotRows {
         window::close_idle(self.tunnel_windows.row(0), window);
         let into = kernel.tunnel_windows.get_or_insert_with(|| Box::new(NO_WINDOWS));
         self.tunnel_windows.load(0, into);
+        window::close_idle(self.drop_windows.row(0), window);
+        let into = kernel.drop_windows.get_or_insert_with(|| Box::new(NO_WINDOWS));
+        self.drop_windows.load(0, into);
     }
 
     /// Adds one to a word of a slot's TCP row, given as a byte offset.

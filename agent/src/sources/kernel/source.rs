@@ -10,13 +10,17 @@ use rustix::time::{ClockId, clock_gettime};
 use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
 
 use super::attachment::{Attachment, Means};
+use super::drop_types::DropTypes;
+use super::drops::Drops;
 use super::log::KernelLog;
 use super::mmap::{Row, Rows};
-use super::object::{Object, Sizes};
+use super::object::{CLASSIFIERS, Object, Sizes};
+use super::ports::ListenPorts;
 use super::rows::SlotRows;
 use super::statistics::Statistics;
 use super::sweep::{Flows, Outcome};
 use super::tables::Tables;
+use super::underlay::Underlay;
 use super::watch::Change;
 use super::{DeviceEvent, KernelConfig, KernelError, device, keys, window};
 use crate::model::kernel::{Kernel, ProgramRun};
@@ -29,6 +33,9 @@ use crate::sources::netlink::Netlink;
 pub struct KernelSource {
     // Hooks before the object: they are detached first.
     attachment: Attachment,
+    underlay: Underlay,
+    ports: ListenPorts,
+    drops: Drops,
     object: Object,
     sizes: Sizes,
     netlink: Netlink,
@@ -54,11 +61,16 @@ impl KernelSource {
     /// When the programs cannot be loaded, or the interface is not a layer-3 device. That a hook cannot be
     /// attached is no error: it is the hook's state in the model.
     pub fn load(config: &KernelConfig) -> Result<Self, KernelError> {
-        let mut object = Object::load(config.max_peers)?;
-        let netlink = Netlink::open(NETLINK_ROUTE)
+        let types = config.drops.then(|| DropTypes::of_this_kernel().map_err(|error| error.to_string()));
+        let known = types.as_ref().and_then(|types| types.as_ref().ok());
+        let mut object = Object::load(config.max_peers, known)?;
+        let mut netlink = Netlink::open(NETLINK_ROUTE)
             .map_err(|source| KernelError::Netlink { operation: "talk about devices", source })?;
         let mut source = Self {
             attachment: Attachment::new(config),
+            underlay: Underlay::open(&mut object, config)?,
+            ports: ListenPorts::open(&mut object)?,
+            drops: Drops::open(&mut object, &config.interface, types.as_ref(), &mut netlink)?,
             sizes: object.sizes(),
             netlink,
             slots: SlotRows::open(&mut object)?,
@@ -79,6 +91,8 @@ impl KernelSource {
         if source.attachment.waits() {
             tracing::info!(interface = config.interface, "waiting for the interface");
         }
+        source.follow_underlay(Underlay::refresh);
+        source.ports.refresh();
         Ok(source)
     }
 
@@ -97,6 +111,18 @@ impl KernelSource {
         if let Err(error) = self.with_means(|attachment, means| attachment.handle(change, means)) {
             tracing::error!(error = super::hooks::chain(&error), "cannot follow the device");
         }
+        self.follow_underlay(|underlay, means| underlay.handle(change, means));
+        self.drops.handle(change, &mut self.netlink);
+    }
+
+    fn follow_underlay(
+        &mut self,
+        act: impl FnOnce(&mut Underlay, &mut Means<'_>) -> Result<(), KernelError>,
+    ) {
+        let Self { underlay, netlink, object, slots, rows, .. } = self;
+        if let Err(error) = act(underlay, &mut Means { netlink, object, slots, rows: *rows }) {
+            tracing::warn!(error = super::hooks::chain(&error), "cannot follow the underlay");
+        }
     }
 
     /// Makes the keys in the maps agree with the tailnet and the slots.
@@ -108,6 +134,9 @@ impl KernelSource {
         self.own.extend_from_slice(own);
         self.advertised.clone_from(&tailnet.own_routes);
         self.install_routes();
+        let endpoints = tailnet.peers.iter().filter_map(|peer| peer.endpoint);
+        self.underlay.want(endpoints.map(|endpoint| endpoint.ip()), &tailnet.own_routes);
+        self.follow_underlay(Underlay::refresh);
     }
 
     /// Copies everything that was counted into `kernel`: `rows` slots from slot 0 (see `SlotTable::rows`).
@@ -122,7 +151,10 @@ impl KernelSource {
         let now = monotonic();
         let counted = self.slots.read(kernel, self.rows, window::number(now))?;
         kernel.monotonic_second = now / 1_000_000_000;
-        self.attachment.describe(kernel, counted);
+        let hooks = self.attachment.describe(kernel, counted);
+        let hooks = self.underlay.describe(kernel, hooks);
+        let hooks = self.drops.describe(kernel, hooks);
+        kernel.hooks.truncate(hooks);
         self.control.load(0, &mut kernel.control);
         self.health.load(0, &mut kernel.health);
         kernel.map_update_errors_total = self.tables.errors();
@@ -131,18 +163,20 @@ impl KernelSource {
         kernel.maps.extend(self.tables.fill());
         kernel.maps.extend(self.flows.fill());
         kernel.programs.clear();
-        for name in [programs::TUNNEL_INGRESS, programs::TUNNEL_EGRESS] {
+        for name in CLASSIFIERS.into_iter().chain([programs::DROPS]) {
             let run = self.object.run(name);
             kernel.programs.extend(run.map(|(nanoseconds, count)| ProgramRun { name, nanoseconds, count }));
         }
         Ok(())
     }
 
-    /// Counts handshakes that stayed without an answer, and hands on what the programs logged. Call it about once
-    /// a second.
+    /// Counts handshakes that stayed without an answer, hands on what the programs logged, and looks for tailscaled's
+    /// ports. Call it about once a second.
     pub fn sweep(&mut self) {
         self.statistics.expire();
         self.log.flush();
+        self.ports.refresh();
+        self.follow_underlay(Underlay::refresh);
         let Self { flows, slots, .. } = self;
         let result = flows.sweep(monotonic(), |slot, outcome| {
             let offset = match outcome {

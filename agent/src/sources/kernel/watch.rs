@@ -1,4 +1,4 @@
-//! Changes of devices and addresses, as they happen.
+//! Changes of devices, addresses and routes, as they happen.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +16,7 @@ const RECEIVE_BUFFER_BYTES: libc::c_int = 1 << 20;
 /// Pause after an error that is not an overflow.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Something happened to a device or an address; [`super::KernelSource::handle`] knows what to do about it.
+/// Something happened to a device, an address or a route; [`super::KernelSource::handle`] knows what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceEvent(pub(super) Change);
 
@@ -28,11 +28,13 @@ pub(super) enum Change {
     LinkGone(Link),
     /// Addresses changed.
     Addresses,
+    /// Routes changed.
+    Routes,
     /// Messages were lost: everything may have changed.
     Resync,
 }
 
-/// Follows devices and addresses of this network namespace.
+/// Follows devices, addresses and routes of this network namespace.
 pub struct DeviceWatch {
     socket: TokioSocket,
     pending: VecDeque<Change>,
@@ -53,7 +55,11 @@ impl DeviceWatch {
     fn subscribe() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         let _ = socket.socket_ref().set_rx_buf_sz(RECEIVE_BUFFER_BYTES);
-        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let groups = libc::RTMGRP_LINK
+            | libc::RTMGRP_IPV4_IFADDR
+            | libc::RTMGRP_IPV6_IFADDR
+            | libc::RTMGRP_IPV4_ROUTE
+            | libc::RTMGRP_IPV6_ROUTE;
         socket.socket_mut().bind(&SocketAddr::new(0, groups as u32))?;
         Ok(Self { socket, pending: VecDeque::new(), buffer: Vec::with_capacity(32 * 1024) })
     }
@@ -89,6 +95,10 @@ impl DeviceWatch {
                 libc::RTM_NEWLINK => parse_link(body).map(Change::Link),
                 libc::RTM_DELLINK => parse_link(body).map(Change::LinkGone),
                 libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Change::Addresses),
+                // tailscaled installs thousands at a time: one change says as much as many.
+                libc::RTM_NEWROUTE | libc::RTM_DELROUTE if self.pending.back() != Some(&Change::Routes) => {
+                    Some(Change::Routes)
+                }
                 _ => None,
             };
             self.pending.extend(change);

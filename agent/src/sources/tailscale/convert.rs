@@ -122,6 +122,7 @@ fn from_status(status: &PeerStatus, users: &Users) -> Option<Member> {
     peer.online = status.online == Some(true);
     peer.active = status.active == Some(true);
     peer.path = path(status);
+    peer.endpoint = status.cur_addr.as_deref().and_then(|address| address.parse().ok());
     peer.derp_region = clean::label(status.relay.as_deref().unwrap_or_default(), "");
     peer.exit_node = status.exit_node == Some(true);
     peer.exit_node_option = status.exit_node_option.unwrap_or(peer.exit_node_option);
@@ -160,6 +161,7 @@ pub(super) fn from_node<'p>(
         peer.online = before.online;
         peer.active = before.active;
         peer.path = before.path;
+        peer.endpoint = before.endpoint;
         peer.derp_region.clone_from(&before.derp_region);
         peer.exit_node = before.exit_node;
         peer.last_handshake = before.last_handshake;

@@ -81,6 +81,7 @@ fn status_of_an_exit_node() {
         online: true,
         active: true,
         path: Path::DirectIpv4,
+        endpoint: Some("10.99.0.11:41641".parse().unwrap()),
         derp_region: "lab".into(),
         exit_node: false,
         exit_node_option: false,

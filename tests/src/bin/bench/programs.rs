@@ -4,8 +4,11 @@
 use std::net::Ipv4Addr;
 
 use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
-use tailgauge_ebpf::layout::{CLASS_LOCAL, CLASS_SUBNET, Control, RECEIVE, maps};
-use tailgauge_testbed::programs::{Error, Programs, Sizes, classifier, test_run};
+use tailgauge_ebpf::layout::{
+    CLASS_LOCAL, CLASS_SUBNET, Control, ETHERNET_HEADER, MARK_FORWARDED, MARK_TAILSCALED, RECEIVE, TRANSMIT,
+    Underlay, UnderlayDevice, maps,
+};
+use tailgauge_testbed::programs::{Context, Error, Programs, Sizes, classifier, test_run};
 
 use crate::table::{Row, Spread, digits};
 use crate::{Outcome, Plan};
@@ -19,6 +22,8 @@ const PEERS: [u32; 4] = [1, 100, 1_000, 10_000];
 const COUNTING: f64 = 1.6;
 /// Times the minimal counter, with handshakes followed.
 const ESTABLISHED: f64 = 2.2;
+/// Nanoseconds for a packet that is none of ours.
+const UNRELATED: f64 = 15.0;
 /// Cost with the most peers by the cost with one: what is still flat.
 const FLAT: f64 = 1.1;
 
@@ -27,7 +32,7 @@ pub fn measure(plan: &Plan) -> Outcome {
     for name in ["empty", "minimal"] {
         classifier(&mut baseline, name)?.load()?;
     }
-    let mut rows = Vec::new();
+    let mut rows = underlay(&mut baseline, plan.rounds(15, 5))?;
     let mut counting = Vec::new();
     for peers in PEERS {
         let cost = cost(&mut baseline, peers, plan.rounds(15, 5))?;
@@ -57,6 +62,56 @@ pub fn measure(plan: &Plan) -> Outcome {
     Ok(rows)
 }
 
+/// What the programs on the underlay cost, on an Ethernet device.
+fn underlay(baseline: &mut Ebpf, rounds: usize) -> Result<Vec<Row>, Error> {
+    let mut programs = Programs::load(Sizes::default())?;
+    let mut underlay = Underlay::default();
+    underlay.devices[0] = UnderlayDevice { ifindex: 1, link_header: ETHERNET_HEADER };
+    programs.set_underlay(&underlay)?;
+    programs.set_ports([&[PORT], &[]])?;
+    programs.add_prefix(maps::ROUTES_V4, ipnet::Ipv4Net::new_assert(LOCAL, 32), CLASS_LOCAL)?;
+    programs.set_control(&Control { has_routes_v4: 1, ..Control::default() })?;
+
+    let datagram = packet(peer_address(1), LOCAL, UDP);
+    test_run(classifier(baseline, "minimal")?, &datagram, Context::default(), 1)?;
+    let mut arriving = datagram.clone();
+    arriving[22..24].copy_from_slice(&PORT.to_be_bytes());
+    let cases = [
+        ("unrelated TCP packet, receive", RECEIVE, 0, packet(peer_address(1), LOCAL, TCP)),
+        ("unrelated UDP packet, receive", RECEIVE, 0, datagram.clone()),
+        ("unrelated packet, transmit", TRANSMIT, 0, datagram.clone()),
+        ("packet for tailscaled, receive", RECEIVE, 0, arriving),
+        ("packet of tailscaled, transmit", TRANSMIT, MARK_TAILSCALED, datagram.clone()),
+        ("forwarded packet, transmit", TRANSMIT, MARK_FORWARDED, datagram.clone()),
+    ]
+    .map(|(what, direction, mark, packet)| {
+        let frame = [&[2; 12][..], &[8, 0], &packet].concat();
+        (what, direction, Context { mark, gso_size: 0 }, frame)
+    });
+    let mut samples = vec![Vec::new(); cases.len()];
+    let (mut empty, mut minimal) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        empty.push(once(classifier(baseline, "empty")?, &datagram)?);
+        minimal.push(once(classifier(baseline, "minimal")?, &datagram)?);
+        for ((_, direction, context, frame), sample) in cases.iter().zip(&mut samples) {
+            sample.push(nanoseconds(programs.run_underlay(*direction, frame, *context, REPEAT)?.duration));
+        }
+    }
+    let empty = Spread::of(empty).median;
+    let minimal = Spread::of(minimal).median - empty;
+    let row = |((what, ..), sample): (&(&str, u32, Context, Vec<u8>), Vec<f64>)| {
+        let cost = Spread::of(sample).median - empty;
+        let row = Row::new(format!("underlay: {what}"), format!("{} ns", digits(cost)))
+            .against(format!("minimal counter {} ns", digits(minimal)), cost / minimal);
+        if what.starts_with("unrelated") {
+            row.target(format!("≤ {UNRELATED} ns"), cost <= UNRELATED)
+        } else {
+            row.target(format!("≤ {COUNTING}×"), cost / minimal <= COUNTING)
+        }
+    };
+    Ok(cases.iter().zip(samples).map(row).collect())
+}
+
 /// Nanoseconds a packet above the empty classifier.
 struct Cost {
     minimal: f64,
@@ -69,7 +124,12 @@ fn cost(baseline: &mut Ebpf, peers: u32, rounds: usize) -> Result<Cost, Error> {
     let mut programs = Programs::load(Sizes { slots: peers + 1, ..Sizes::default() })?;
     for peer in 1..=peers {
         programs.add_peer_v4(peer_address(peer), peer)?;
-        test_run(classifier(baseline, "minimal")?, &packet(peer_address(peer), LOCAL, UDP), 0, 1)?;
+        test_run(
+            classifier(baseline, "minimal")?,
+            &packet(peer_address(peer), LOCAL, UDP),
+            Context::default(),
+            1,
+        )?;
     }
     for (prefix, class) in [
         (ipnet::Ipv4Net::new_assert(LOCAL, 32), CLASS_LOCAL),
@@ -104,6 +164,7 @@ fn cost(baseline: &mut Ebpf, peers: u32, rounds: usize) -> Result<Cost, Error> {
 }
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
+const PORT: u16 = 41641;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -128,7 +189,7 @@ fn packet(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8) -> Vec<u8> {
 }
 
 fn once(program: &SchedClassifier, packet: &[u8]) -> Result<f64, Error> {
-    Ok(nanoseconds(test_run(program, packet, 0, REPEAT)?.duration))
+    Ok(nanoseconds(test_run(program, packet, Context::default(), REPEAT)?.duration))
 }
 
 fn nanoseconds(duration: std::time::Duration) -> f64 {

@@ -2,7 +2,6 @@
 
 use super::{Family, Section, View};
 use crate::model::collector::CollectorStatus;
-use crate::model::kernel::HookMode;
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -27,14 +26,14 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_hook_attached",
                 &["device", "hook", "mode"],
-                "1 for the way in which a program is attached to its hook now (tcx or clsact), 0 for the other; \
-                 both 0 while it is not attached.",
+                "1 for the way in which a program is attached to its hook now (tcx or clsact; raw_tracepoint for drops, \
+                 which are on no device), 0 for another; all 0 while it is not attached.",
             ),
             samples: |view, samples| {
                 for hook in &view.model.kernel.hooks {
-                    for mode in [HookMode::Tcx, HookMode::Clsact] {
+                    for mode in hook.modes() {
                         let line = samples.sample().label("device", &hook.device).label("hook", hook.hook);
-                        line.label("mode", mode.as_str()).flag(hook.mode == mode);
+                        line.label("mode", mode.as_str()).flag(hook.mode == *mode);
                     }
                 }
             },

@@ -4,6 +4,7 @@ mod agent;
 mod connections;
 mod devices;
 mod disk;
+mod drops;
 mod ethtool;
 mod frequency;
 mod host;
@@ -16,6 +17,7 @@ mod tailscaled;
 mod tcp;
 mod time;
 mod tunnel;
+mod underlay;
 mod window;
 
 use std::time::Instant;
@@ -56,6 +58,8 @@ pub(super) const SECTIONS: &[Section] = &[
     tcp::SECTION,
     window::SECTION,
     tunnel::SECTION,
+    underlay::SECTION,
+    drops::SECTION,
     tailscaled::SECTION,
     host::SECTION,
     sampled::SECTION,

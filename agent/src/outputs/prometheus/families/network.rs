@@ -78,7 +78,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_host_ip_receive_address_errors_total",
                 &["family"],
-                "IP packets for somebody else, dropped because this host does not forward.",
+                "IP packets for somebody else that were dropped, mostly because this host does not forward.",
             ),
             samples: |view, samples| ip(view, samples, |ip| ip.in_address_errors),
         },

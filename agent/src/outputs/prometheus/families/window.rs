@@ -129,7 +129,7 @@ fn tunnel_peak(view: &View<'_>, samples: &mut Samples<'_>, direction: u32) {
 
 /// Largest window that began in the last `PEAK_SECONDS` seconds, the open one included: when traffic stops, the
 /// last window stays open until more arrives.
-fn peak(window: &Window, now_second: u64) -> u64 {
+pub(super) fn peak(window: &Window, now_second: u64) -> u64 {
     let oldest = (now_second + 1).saturating_sub(PEAK_SECONDS as u64);
     let closed = window.peaks.iter().map(|peak| (peak >> 32, peak & u64::from(u32::MAX)));
     let open = (window.id / (1_000_000_000 / WINDOW_NANOSECONDS), window.bytes);

@@ -19,7 +19,7 @@ const REQUEST_BYTES: usize = HEADER_BYTES + ID_BYTES + 8;
 const BYTECODE: u16 = 1;
 /// `INET_DIAG_INFO`; bits of `idiag_ext` are numbered from 1.
 const INFO: u16 = 2;
-/// Sockets of one answer at most: 50 ms.
+/// Sockets of one answer at most: so many take 60 ms.
 const MOST: usize = 50_000;
 
 /// `INET_DIAG_BC_…`: jump, remote address, mark.
@@ -160,10 +160,11 @@ mod tests {
     use netlink_sys::protocols::NETLINK_SOCK_DIAG;
     use proptest::prelude::*;
 
+    use super::super::tests::loopback;
     use super::*;
 
     /// A connection whose one end sees `address` at the other.
-    fn connect(address: &str) -> (TcpListener, TcpStream) {
+    fn connect(address: Ipv4Addr) -> (TcpListener, TcpStream) {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (listener, client)
@@ -181,56 +182,73 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_the_filter_and_finds_what_is_wanted_only() {
-        let _connections = [connect("127.90.1.1"), connect("127.90.2.1"), connect("127.91.1.1")];
-        let network = |text: &str| Wanted::Remote(text.parse().unwrap());
-        let with = |wanted: &[Wanted]| {
-            let mut found: Vec<_> =
-                remotes(wanted).into_iter().map(|(remote, _)| remote.to_string()).collect();
-            found.retain(|remote| remote.starts_with("127.9"));
-            found.sort_unstable();
-            found.dedup();
-            found
+        let ours = [1, 2, 17].map(loopback);
+        let _connections = ours.map(connect);
+        let [first, second, third] = ours;
+        let with = |wanted: &[String]| {
+            let wanted: Vec<_> =
+                wanted.iter().map(|network| Wanted::Remote(network.parse().unwrap())).collect();
+            let found = remotes(&wanted);
+            ours.map(|address| found.contains(&(address.into(), false)))
         };
-        assert_eq!(with(&[network("127.90.0.0/16")]), ["127.90.1.1", "127.90.2.1"]);
-        assert_eq!(with(&[network("127.90.2.0/24"), network("127.91.0.0/16")]), ["127.90.2.1", "127.91.1.1"]);
-        assert_eq!(
-            with(&[network("fd7a:115c:a1e0::/48"), network("127.91.1.1/32"), network("192.0.2.0/24")]),
-            ["127.91.1.1"]
-        );
-        assert!(with(&[network("fd7a:115c:a1e0::/48")]).is_empty());
-        assert_eq!(with(&[network("0.0.0.0/0")]).len(), 3);
+        let network = |host, length| format!("{}/{length}", loopback(host));
+        let (tailscale, nobody) = ("fd7a:115c:a1e0::/48".to_owned(), "192.0.2.0/24".to_owned());
+        assert_eq!(with(&[network(0, 28)]), [true, true, false]);
+        assert_eq!(with(&[format!("{second}/32"), network(16, 28)]), [false, true, true]);
+        assert_eq!(with(&[tailscale.clone(), format!("{third}/32"), nobody.clone()]), [false, false, true]);
+        assert_eq!(with(&[nobody, tailscale, format!("{first}/32")]), [true, false, false]);
+        assert_eq!(with(&["fd7a:115c:a1e0::/48".to_owned()]), [false; 3]);
+        assert_eq!(with(&["0.0.0.0/0".to_owned()]), [true; 3]);
     }
 
     #[test]
     fn ipv4_through_a_socket_of_ipv6_is_ipv4() {
-        let listener = TcpListener::bind("127.92.1.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let mapped: SocketAddr = format!("[::ffff:127.92.1.1]:{port}").parse().unwrap();
+        let address = loopback(3);
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        let mapped = SocketAddr::from((address.to_ipv6_mapped(), listener.local_addr().unwrap().port()));
         let Ok(_client) = TcpStream::connect(mapped) else {
             eprintln!("skipped: this kernel runs without IPv6");
             return;
         };
-        let found = remotes(&[Wanted::Remote("127.92.0.0/16".parse().unwrap())]);
-        assert!(found.contains(&("127.92.1.1".parse().unwrap(), false)), "{found:?}");
+        let found = remotes(&[Wanted::Remote(IpNet::from(IpAddr::from(address)))]);
+        assert!(found.contains(&(address.into(), false)), "{found:?}");
+    }
+
+    #[test]
+    fn ipv6_is_filtered_by_its_own_networks() {
+        let Ok(listener) = TcpListener::bind("[::1]:0") else {
+            eprintln!("skipped: this kernel runs without IPv6");
+            return;
+        };
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let loopback = "::1".parse().unwrap();
+        for (network, there) in [("::/64", true), ("::1/128", true), ("::2/128", false), ("2000::/3", false)]
+        {
+            let found = remotes(&[
+                Wanted::Remote("192.0.2.1/32".parse().unwrap()),
+                Wanted::Remote(network.parse().unwrap()),
+            ]);
+            assert_eq!(found.contains(&(loopback, false)), there, "{network}: {found:?}");
+        }
     }
 
     #[test]
     fn a_mark_is_a_filter_of_its_own() {
-        let (_listener, client) = connect("127.93.1.1");
+        let (_listener, client) = connect(loopback(4));
         if socket2::SockRef::from(&client).set_mark(0x8_0000).is_err() {
             eprintln!("skipped: SO_MARK needs CAP_NET_ADMIN");
             return;
         }
         for wanted in [&[Wanted::Marked][..], &[Wanted::Remote("::/128".parse().unwrap()), Wanted::Marked]] {
             let found = remotes(wanted);
-            assert!(found.contains(&("127.93.1.1".parse().unwrap(), true)), "{found:?}");
+            assert!(found.contains(&(loopback(4).into(), true)), "{found:?}");
             assert!(found.iter().all(|(_, marked)| *marked), "{found:?}");
         }
     }
 
     #[test]
     fn states_are_told_apart() {
-        let (listener, _client) = connect("127.94.1.1");
+        let (listener, _client) = connect(loopback(5));
         let mut netlink = Netlink::open(NETLINK_SOCK_DIAG).unwrap();
         let mut found = [0; 16];
         states(&mut netlink, &[state::LISTEN, state::FIN_WAIT1], |state| found[usize::from(state)] += 1)

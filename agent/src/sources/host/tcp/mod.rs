@@ -177,29 +177,42 @@ fn failed(source: io::Error) -> HostError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
     use crate::model::collector::Collectors;
     use crate::sources::host::HostSource;
 
-    fn tailnet(addresses: &[&str]) -> Arc<Tailnet> {
-        let peer = |address: &&str| {
-            let addresses = vec![address.parse().unwrap()];
-            Arc::new(Peer { id: (*address).to_owned(), addresses, ..Peer::default() })
+    /// An address of this host that no other run of these tests uses; `host` is below 32.
+    pub(super) fn loopback(host: u8) -> Ipv4Addr {
+        let [_, a, b, c] = (std::process::id() << 5 | u32::from(host)).to_be_bytes();
+        Ipv4Addr::new(127, a, b, c)
+    }
+
+    fn tailnet(addresses: &[IpAddr]) -> Arc<Tailnet> {
+        let peer = |address: &IpAddr| {
+            Arc::new(Peer { id: address.to_string(), addresses: vec![*address], ..Peer::default() })
         };
         Arc::new(Tailnet { peers: addresses.iter().map(peer).collect(), ..Tailnet::default() })
     }
 
+    fn with(found: &TcpSockets, address: Ipv4Addr) -> Option<Connections> {
+        let peer = found.peers.iter().find(|(peer, _)| peer.addresses == [address]);
+        peer.map(|(_, connections)| *connections)
+    }
+
     #[test]
     fn connections_go_to_the_peer_with_the_address_and_measure_something() {
-        let listener = TcpListener::bind("127.95.1.1:0").unwrap();
+        let listener = TcpListener::bind((loopback(8), 0)).unwrap();
         let clients = [(); 3].map(|()| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         let mut collector = TcpCollector::default();
-        collector.follow(&tailnet(&["127.95.0.1", "127.95.1.1", "fd7a:115c:a1e0::1"]));
+        collector.follow(&tailnet(&[loopback(7).into(), loopback(8).into(), Ipv6Addr::LOCALHOST.into()]));
         let found = collector.collect(&Paths::default()).unwrap().unwrap();
-        let (peer, with_peer) = &found.peers[0];
-        assert_eq!((found.peers.len(), peer.id.as_str(), with_peer.open), (1, "127.95.1.1", 3));
+        // Other tests have connections with ::1.
+        let with_peer = with(&found, loopback(8)).unwrap();
+        assert_eq!((with_peer.open, with(&found, loopback(7))), (3, None));
         assert!(with_peer.congestion_window_bytes > 0, "{with_peer:?}");
         assert!(with_peer.round_trip.is_some_and(|time| time.max >= time.mean && time.mean > 0.0));
         // Both ends are on this host.
@@ -212,14 +225,14 @@ mod tests {
         // The kernel may take 40 ms to acknowledge that it closed.
         let TcpStates { close_wait, fin_wait1, fin_wait2, .. } = found.states;
         assert!(close_wait >= 1 && fin_wait1 + fin_wait2 >= 1, "{:?}", found.states);
-        assert_eq!(found.peers[0].1.open, 3, "it can still be written to");
+        assert_eq!(with(&found, loopback(8)).map(|sum| sum.open), Some(3), "it can still be written to");
         drop(clients);
     }
 
     #[test]
     fn states_are_what_procfs_says() {
         // Other tests open and close connections; a listener on an address of its own stays.
-        let listener = TcpListener::bind("127.95.2.1:0").unwrap();
+        let listener = TcpListener::bind((loopback(9), 0)).unwrap();
         let listed = |state| {
             let table =
                 procfs::net::tcp().unwrap().into_iter().chain(procfs::net::tcp6().unwrap_or_default());
@@ -238,21 +251,45 @@ mod tests {
 
     #[test]
     fn a_marked_connection_is_tailscaled_s_and_no_peer_s() {
-        let listener = TcpListener::bind("127.95.3.1:0").unwrap();
+        let listener = TcpListener::bind((loopback(10), 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         if socket2::SockRef::from(&client).set_mark(0x8_0000).is_err() {
             eprintln!("skipped: SO_MARK needs CAP_NET_ADMIN");
             return;
         }
         let mut collector = TcpCollector::default();
-        collector.follow(&tailnet(&["127.95.3.1"]));
+        collector.follow(&tailnet(&[loopback(10).into()]));
         let found = collector.collect(&Paths::default()).unwrap().unwrap();
         assert!(found.peers.is_empty() && found.tailscaled.is_some_and(|sum| sum.open >= 1), "{found:?}");
 
         let mut blind = TcpCollector { blind: true, ..TcpCollector::default() };
-        blind.follow(&tailnet(&["127.95.3.1"]));
+        blind.follow(&tailnet(&[loopback(10).into()]));
         let found = blind.collect(&Paths::default()).unwrap().unwrap();
         assert_eq!(found.tailscaled, None, "without the right to see marks");
+    }
+
+    #[test]
+    fn who_gets_no_answer_is_connecting() {
+        let address = SocketAddr::from((loopback(11), 0));
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let listener = socket();
+        listener.bind(&address.into()).unwrap();
+        // Room for one: the kernel leaves the others without an answer.
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients = [(); 4].map(|()| socket());
+        for client in &clients {
+            if client.set_mark(0x8_0000).is_err() {
+                eprintln!("skipped: SO_MARK needs CAP_NET_ADMIN");
+                return;
+            }
+            client.set_nonblocking(true).unwrap();
+            // EINPROGRESS, and it stays that way for most.
+            let _ = client.connect(&address);
+        }
+        let found = TcpCollector::default().collect(&Paths::default()).unwrap().unwrap();
+        assert!(found.states.syn_sent >= 1, "{:?}", found.states);
+        assert!(found.tailscaled.is_some_and(|sum| sum.connecting >= 1), "{:?}", found.tailscaled);
     }
 
     #[test]

@@ -25,6 +25,11 @@ impl Known {
     pub(in crate::sources) fn is_ipv6(&self) -> bool {
         self.socket.family == libc::AF_INET6 as u8
     }
+
+    /// Local port.
+    pub(in crate::sources) const fn port(&self) -> u16 {
+        self.socket.port()
+    }
 }
 
 /// All of them.
@@ -122,11 +127,11 @@ mod tests {
             return;
         }
         set_socket_recv_buffer_size(&receiver, 16 << 10).unwrap();
-        let port = receiver.local_addr().unwrap().port().to_be_bytes();
+        let port = receiver.local_addr().unwrap().port();
         let mut sockets = Sockets::default();
         sockets.read().unwrap();
         let ours = |sockets: &Sockets| {
-            let found = sockets.iter().find(|known| known.socket.id[..2] == port);
+            let found = sockets.iter().find(|known| known.port() == port);
             found.map(|known| known.memory)
         };
         let before = ours(&sockets).expect("marked and bound");
@@ -152,9 +157,9 @@ mod tests {
     #[test]
     fn a_socket_without_the_mark_is_not_tailscaled_s() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port().to_be_bytes();
+        let port = socket.local_addr().unwrap().port();
         let mut sockets = Sockets::default();
         sockets.read().unwrap();
-        assert!(sockets.iter().all(|known| known.socket.id[..2] != port));
+        assert!(sockets.iter().all(|known| known.port() != port));
     }
 }

@@ -1,0 +1,268 @@
+//! Dropped packets: the program on the tracepoint, which device counts in which row, and what was counted.
+
+use std::sync::Arc;
+
+use aya::maps::{HashMap, Map, MapData};
+use aya::programs::raw_trace_point::RawTracePointLink;
+use tailgauge_ebpf::layout::{
+    DROP_OTHER, DROP_REASONS, DROP_ROWS, DROP_TUNNEL, DROP_UNKNOWN, DropRow, maps, programs,
+};
+
+use super::KernelError;
+use super::device::{self, Link};
+use super::drop_types::{DropTypes, Reason};
+use super::hooks::chain;
+use super::mmap::Rows;
+use super::object::Object;
+use super::watch::Change;
+use crate::model::kernel::{DropDevice, DropReasons, Hook, HookMode, Kernel};
+use crate::sources::clean;
+use crate::sources::netlink::Netlink;
+
+/// Rows for devices beside the tunnel.
+const NAMED: std::ops::Range<u32> = DROP_TUNNEL + 1..DROP_OTHER;
+
+/// The program, its place, and its rows.
+#[derive(Debug)]
+pub(super) struct Drops {
+    state: State,
+    rows: Rows<DropRow>,
+    indexes: HashMap<MapData, u32, u32>,
+    /// By row.
+    devices: Vec<Device>,
+    reasons: Arc<DropReasons>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Switched off.
+    Off,
+    /// Detaches when dropped.
+    Attached(#[expect(dead_code, reason = "held for its drop")] RawTracePointLink),
+    /// With the reason.
+    Detached(String),
+}
+
+/// Who counts in a row.
+#[derive(Clone, Debug, Default)]
+struct Device {
+    name: String,
+    /// While it exists.
+    ifindex: Option<u32>,
+}
+
+impl Drops {
+    /// Attaches the program, if the object has it: `types` is `None` when drops are not wanted.
+    pub(super) fn open(
+        object: &mut Object,
+        tunnel: &str,
+        types: Option<&Result<DropTypes, String>>,
+        netlink: &mut Netlink,
+    ) -> Result<Self, KernelError> {
+        let error = |source| KernelError::Map { operation: "open", map: maps::DROP_DEVICES, source };
+        let mut rows = Rows::new(maps::DROPS, object.take_map(maps::DROPS)?)?;
+        rows.ensure(DROP_ROWS)?;
+        let map: Map = object.take_map(maps::DROP_DEVICES)?;
+        let indexes = HashMap::try_from(map).map_err(|cause| error(Box::new(cause)))?;
+        let named = |name: &str| Device { name: name.to_owned(), ifindex: None };
+        let mut devices = vec![Device::default(); DROP_ROWS as usize];
+        devices[DROP_UNKNOWN as usize] = named("unknown");
+        devices[DROP_TUNNEL as usize] = named(tunnel);
+        devices[DROP_OTHER as usize] = named("other");
+        let known = types.and_then(|types| types.as_ref().ok());
+        let mut drops = Self {
+            state: State::Off,
+            rows,
+            indexes,
+            devices,
+            reasons: Arc::new(known.map(|types| reasons(&types.reasons)).unwrap_or_default()),
+        };
+        match types {
+            None => return Ok(drops),
+            Some(Err(reason)) => drops.state = State::Detached(reason.clone()),
+            Some(Ok(_)) => {
+                // Devices first, so that nothing counts as another's.
+                drops.look(netlink);
+                drops.state = object.attach_drops().map_or_else(State::Detached, State::Attached);
+            }
+        }
+        match &drops.state {
+            State::Detached(reason) => {
+                tracing::warn!(hook = programs::DROPS, %reason, "drops are not counted");
+            }
+            _ => tracing::info!(hook = programs::DROPS, mode = HookMode::RawTracepoint.as_str(), "attached"),
+        }
+        Ok(drops)
+    }
+
+    /// Why drops are not counted; `None` when they are, or are not wanted.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match &self.state {
+            State::Detached(reason) => Some(reason),
+            State::Off | State::Attached(_) => None,
+        }
+    }
+
+    /// Follows the names of devices.
+    pub(super) fn handle(&mut self, change: &Change, netlink: &mut Netlink) {
+        if !matches!(self.state, State::Attached(_)) {
+            return;
+        }
+        match change {
+            Change::Link(link) => self.name(link),
+            Change::LinkGone(link) => self.forget(link.index),
+            Change::Resync => self.look(netlink),
+            Change::Addresses | Change::Routes => {}
+        }
+    }
+
+    fn look(&mut self, netlink: &mut Netlink) {
+        let mut links = Vec::new();
+        if let Err(error) = device::all(netlink, |link| links.push(link)) {
+            tracing::warn!(%error, "cannot list the devices; drops of new ones count as those of others");
+            return;
+        }
+        let gone = |index: &u32| links.iter().all(|link| link.index != *index);
+        for index in self.devices.iter().filter_map(|device| device.ifindex).filter(gone).collect::<Vec<_>>()
+        {
+            self.forget(index);
+        }
+        links.iter().for_each(|link| self.name(link));
+    }
+
+    /// Gives a device its row.
+    fn name(&mut self, link: &Link) {
+        let name = clean::label(&link.name, "unreadable");
+        let known = self.devices.iter().position(|device| device.ifindex == Some(link.index));
+        if known.is_some_and(|row| self.devices[row].name == name) {
+            return;
+        }
+        self.forget(link.index);
+        let Some(row) = self.row_for(&name) else { return };
+        // One that bears the name of another before that one's end was heard of.
+        if let Some(index) = self.devices[row].ifindex {
+            self.forget(index);
+        }
+        match self.indexes.insert(link.index, row as u32, 0) {
+            Ok(()) => self.devices[row].ifindex = Some(link.index),
+            Err(error) => tracing::warn!(%error, device = name, "its drops count as those of others"),
+        }
+    }
+
+    /// A row by name: its own, a new one, or that of a device that is gone, whose counts move to those of others.
+    fn row_for(&mut self, name: &str) -> Option<usize> {
+        let rows = DROP_TUNNEL as usize..NAMED.end as usize;
+        if let Some(row) = rows.clone().find(|row| self.devices[*row].name == name) {
+            return Some(row);
+        }
+        let others = NAMED.start as usize..rows.end;
+        let free = others.clone().find(|row| self.devices[*row].name.is_empty());
+        let row = free.or_else(|| others.clone().find(|row| self.devices[*row].ifindex.is_none()))?;
+        let mut taken = DropRow { reasons: [0; DROP_REASONS] };
+        self.rows.take(row as u32, &mut taken);
+        for (word, count) in self.rows.row(DROP_OTHER).iter().zip(taken.reasons) {
+            word.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.devices[row] = Device { name: name.to_owned(), ifindex: None };
+        Some(row)
+    }
+
+    fn forget(&mut self, index: u32) {
+        for device in self.devices.iter_mut().filter(|device| device.ifindex == Some(index)) {
+            device.ifindex = None;
+        }
+        // It may have had no row.
+        let _ = self.indexes.remove(&index);
+    }
+
+    /// Describes what was counted, and the hook at place `first` of the list; returns the place after it.
+    pub(super) fn describe(&self, kernel: &mut Kernel, first: usize) -> usize {
+        let (mode, reason) = match &self.state {
+            State::Off => return first,
+            State::Attached(_) => (HookMode::RawTracepoint, None),
+            State::Detached(reason) => (HookMode::None, Some(reason.as_str())),
+        };
+        let same = |hook: &Hook| {
+            hook.hook == programs::DROPS && hook.mode == mode && hook.reason.as_deref() == reason
+        };
+        if !kernel.hooks.get(first).is_some_and(same) {
+            kernel.hooks.truncate(first);
+            let reason = reason.map(str::to_owned);
+            kernel.hooks.push(Hook { device: String::new(), hook: programs::DROPS, mode, reason });
+        }
+        if mode == HookMode::RawTracepoint {
+            self.read(kernel);
+        }
+        first + 1
+    }
+
+    fn read(&self, kernel: &mut Kernel) {
+        if !Arc::ptr_eq(&kernel.drop_reasons, &self.reasons) {
+            kernel.drop_reasons = Arc::clone(&self.reasons);
+        }
+        let mut used = 0;
+        for (row, device) in self.devices.iter().enumerate().filter(|(_, device)| !device.name.is_empty()) {
+            if kernel.drops.len() == used {
+                kernel.drops.push(DropDevice::default());
+            }
+            let into = &mut kernel.drops[used];
+            used += 1;
+            if into.device != device.name {
+                into.device.clone_from(&device.name);
+            }
+            into.counts.clear();
+            let counted = self.rows.row(row as u32).iter().enumerate();
+            into.counts.extend(counted.filter_map(|(reason, word)| {
+                let count = word.load(std::sync::atomic::Ordering::Relaxed);
+                // The ring of the tunnel is worth a zero, so that its first drops are an increase.
+                let always = row == DROP_TUNNEL as usize && self.reasons.full_ring == Some(reason as u16);
+                (count > 0 || always).then_some((reason as u16, count))
+            }));
+        }
+        kernel.drops.truncate(used);
+    }
+}
+
+/// Label values for every number.
+fn reasons(known: &[Reason]) -> DropReasons {
+    let name = |number: usize| match known.get(number) {
+        _ if number == DROP_REASONS - 1 => Some("other".to_owned()),
+        Some(Reason::Named(name)) => Some(name.clone()),
+        Some(Reason::NoDrop) => None,
+        Some(Reason::Unnamed) | None => Some(number.to_string()),
+    };
+    let names: Vec<_> = (0..DROP_REASONS).map(name).collect();
+    let full_ring = names.iter().position(|name| name.as_deref() == Some("FULL_RING"));
+    DropReasons { names, full_ring: full_ring.map(|number| number as u16) }
+}
+
+impl Object {
+    /// Puts the program on its tracepoint.
+    fn attach_drops(&mut self) -> Result<RawTracePointLink, String> {
+        if let Some((_, reason)) = self.refused().iter().find(|(name, _)| *name == programs::DROPS) {
+            return Err(reason.clone());
+        }
+        let program = self.drops_program().map_err(|error| chain(&error))?;
+        let attached = program.attach("kfree_skb").and_then(|id| program.take_link(id));
+        attached.map_err(|error| chain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_a_name_of_its_own_but_for_what_is_no_drop() {
+        let named = Reason::Named("FULL_RING".to_owned());
+        let reasons = reasons(&[Reason::NoDrop, Reason::Unnamed, named]);
+        assert_eq!(reasons.full_ring, Some(2));
+        let first = reasons.names[..4].iter().map(|name| name.as_deref()).collect::<Vec<_>>();
+        assert_eq!(first, [None, Some("1"), Some("FULL_RING"), Some("3")]);
+        assert_eq!(reasons.names[DROP_REASONS - 1].as_deref(), Some("other"));
+        let mut distinct: Vec<_> = reasons.names.iter().flatten().collect();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), DROP_REASONS - 1);
+    }
+}

@@ -1,0 +1,143 @@
+//! Tracepoint `kfree_skb`: dropped packets of this network namespace, by device and reason.
+//!
+//! A raw tracepoint: its arguments come as numbers, and fields of the kernel's structures are read at offsets that
+//! the loader found in the kernel's own description. A drop costs a few reads, a packet that is not dropped nothing.
+
+use core::{arch::asm, mem::size_of, ptr, ptr::addr_of_mut};
+
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use tailgauge_ebpf::layout::{
+    DROP_OTHER, DROP_REASONS, DROP_ROWS, DROP_TUNNEL, DROP_UNKNOWN, DROPPED_BY_RING, DROPPED_BY_SOCKET,
+};
+
+use super::{
+    atomic::add,
+    health,
+    maps::{
+        DEVICE_INDEX, DEVICE_NAMESPACE, DROP_ARGUMENTS, DROP_DEVICES, DROPS, NAMESPACE_INODE, OWN_NAMESPACE,
+        REASON_FULL_RING, REASON_SOCKET_BUFFER, SKB_DEVICE, SKB_SOCKET, SOCKET_NAMESPACE,
+    },
+    windows,
+};
+
+/// Places of the tracepoint's arguments.
+const SKB: usize = 0;
+const REASON: usize = 2;
+const RECEIVER: usize = 3;
+
+/// Address of our `struct net`, once it was seen: it lives as long as the agent does.
+static mut OWN: u64 = 0;
+
+/// Whose drop it is.
+enum Owner {
+    /// Ours, in a row of the counters.
+    Row(u32),
+    /// Another network namespace's.
+    Foreign,
+    /// Nothing says whose.
+    Unknown,
+}
+
+/// Program on the raw tracepoint.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/kfree_skb")]
+pub(super) extern "C" fn drops(context: *const u64) -> i32 {
+    let argument = |place: usize| {
+        // SAFETY: an argument of the tracepoint; the kernel refuses a program that reads more than there are.
+        unsafe { context.add(place).read_volatile() }
+    };
+    let arguments = DROP_ARGUMENTS.load() as usize;
+    let reason = if arguments > REASON { argument(REASON) as u32 } else { u32::MAX };
+    let receiver = if arguments > RECEIVER { argument(RECEIVER) } else { 0 };
+    match owner(argument(SKB), receiver) {
+        Owner::Row(row) => count(row, reason),
+        Owner::Foreign => {}
+        Owner::Unknown => health::drop_without_namespace(),
+    }
+    0
+}
+
+/// The receiving socket decides where the kernel names it; else the device; else the sender's socket, which may be
+/// in another namespace than a device that the packet has reached.
+#[inline(always)]
+fn owner(skb: u64, receiver: u64) -> Owner {
+    let device = read(skb, &SKB_DEVICE);
+    // What lies there is no pointer while the packet is in the queue of a socket; then this fails.
+    let of_device = if device == 0 { None } else { is_own(read(device, &DEVICE_NAMESPACE)) };
+    let mut socket = receiver;
+    if socket == 0 && of_device.is_none() {
+        socket = read(skb, &SKB_SOCKET);
+    }
+    let own = if socket == 0 { of_device } else { is_own(read(socket, &SOCKET_NAMESPACE)) };
+    match (own, of_device) {
+        (Some(true), Some(true)) => Owner::Row(row(device)),
+        (Some(true), _) => Owner::Row(DROP_UNKNOWN),
+        (Some(false), _) => Owner::Foreign,
+        (None, _) => Owner::Unknown,
+    }
+}
+
+/// Whether a `struct net` is ours; `None` for what is not one.
+#[inline(always)]
+fn is_own(namespace: u64) -> Option<bool> {
+    if namespace == 0 {
+        return None;
+    }
+    // SAFETY: one aligned word, which only ever gets one value.
+    if namespace == unsafe { ptr::addr_of!(OWN).read_volatile() } {
+        return Some(true);
+    }
+    let inode = read_u32(namespace, &NAMESPACE_INODE)?;
+    if inode != OWN_NAMESPACE.load() {
+        return Some(false);
+    }
+    // SAFETY: as above.
+    unsafe { addr_of_mut!(OWN).write_volatile(namespace) };
+    Some(true)
+}
+
+/// Row of a device.
+#[inline(always)]
+fn row(device: u64) -> u32 {
+    let Some(index) = read_u32(device, &DEVICE_INDEX) else { return DROP_UNKNOWN };
+    // SAFETY: a `u32` is read at once, whatever user space does to the entry.
+    match unsafe { DROP_DEVICES.get(index) } {
+        Some(row) if *row < DROP_ROWS => *row,
+        _ => DROP_OTHER,
+    }
+}
+
+#[inline(always)]
+fn count(row: u32, reason: u32) {
+    let Some(counters) = DROPS.get_ptr_mut(row) else { return };
+    let mut place = u64::from(reason).min(DROP_REASONS as u64 - 1);
+    // SAFETY: a move to itself: see `histogram::record`.
+    unsafe { asm!("{0} = {0}", inout(reg) place, options(nomem, nostack)) };
+    if place >= DROP_REASONS as u64 {
+        return;
+    }
+    // SAFETY: within the map's row.
+    unsafe { add(addr_of_mut!((*counters).reasons).cast::<u64>().add(place as usize), 1) };
+    if reason == REASON_FULL_RING.load() && row == DROP_TUNNEL {
+        windows::record_drop::<DROPPED_BY_RING>();
+    } else if reason == REASON_SOCKET_BUFFER.load() {
+        windows::record_drop::<DROPPED_BY_SOCKET>();
+    }
+}
+
+/// A pointer at an offset of a structure; 0 when it cannot be read.
+#[inline(always)]
+fn read(structure: u64, offset: &Global<u32>) -> u64 {
+    const { assert!(size_of::<usize>() == size_of::<u64>()) };
+    let address = structure.wrapping_add(u64::from(offset.load())) as *const u64;
+    // SAFETY: the helper checks the address and fails where there is no memory of the kernel.
+    unsafe { bpf_probe_read_kernel(address) }.unwrap_or(0)
+}
+
+/// A number at an offset of a structure.
+#[inline(always)]
+fn read_u32(structure: u64, offset: &Global<u32>) -> Option<u32> {
+    let address = structure.wrapping_add(u64::from(offset.load())) as *const u32;
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_kernel(address) }.ok()
+}

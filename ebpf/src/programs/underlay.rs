@@ -1,0 +1,267 @@
+//! What the interfaces under the tunnel carry: tailscaled's own packets, and those that came out of the tunnel.
+//!
+//! On egress the mark tells, on ingress the UDP port. Any other packet leaves after one comparison.
+
+use core::ptr::{addr_of, addr_of_mut};
+
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_get_smp_processor_id};
+use tailgauge_ebpf::{
+    layout::{
+        CLASS_LOCAL, Carried, ETHERNET_HEADER, KIND_FORWARDED, KIND_TAILSCALED, MARK_FORWARDED, MARK_MASK,
+        MARK_TAILSCALED, PORT_WORDS, Ports, RECEIVE, TRANSMIT, UNDERLAY_DEVICES, Underlay, UnderlayDevice,
+        line_index,
+    },
+    packet::{IPV4_HEADER, IPV6_HEADER, Packet, Source, Transport, UDP_HEADER, V4, V6, segments, version},
+};
+
+use super::{
+    atomic::add,
+    attribution::{Family, class},
+    maps::{CONTROL, PORTS, SHARDS, UNDERLAY, UNDERLAY_COUNTERS},
+    skb::{Linear, Rest},
+};
+
+/// `TC_ACT_UNSPEC`, which is also `TCX_NEXT`: whoever comes next decides.
+const NEXT: i32 = -1;
+
+/// IP protocol number of UDP.
+const UDP: u8 = 17;
+/// Bytes of a VLAN tag (IEEE 802.1Q), and how many of them are skipped.
+const VLAN_TAG: u32 = 4;
+const MAX_TAGS: u32 = 2;
+
+/// What is known of a packet for tailscaled that arrived: bytes before its payload, from the IP header on; or why
+/// there is nothing to count. A number, as the verifier follows both halves of anything larger.
+type Arrival = u64;
+
+/// Not for tailscaled.
+const FOREIGN: Arrival = u64::MAX;
+/// Not to be read where headers usually are.
+const UNUSUAL: Arrival = u64::MAX - 1;
+
+/// A row of the counters, and where its interface's packets have their IP header.
+#[derive(Clone, Copy)]
+struct Place {
+    row: u32,
+    link_header: u32,
+}
+
+/// Counts a packet that leaves.
+#[inline(always)]
+pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: the context that the kernel passed.
+    let kind = match unsafe { (*skb).mark } & MARK_MASK {
+        MARK_TAILSCALED => KIND_TAILSCALED,
+        MARK_FORWARDED => KIND_FORWARDED,
+        _ => return NEXT,
+    };
+    let Some(place) = place(skb) else { return NEXT };
+    let offset = ip_offset(skb, place.link_header);
+    // SAFETY: as above.
+    let headers = if unsafe { (*skb).gso_size } == 0 { 0 } else { headers(skb, offset) };
+    count::<TRANSMIT>(skb, place.row, kind, offset, headers);
+    NEXT
+}
+
+/// Counts a packet that arrives, if it is for tailscaled.
+#[inline(always)]
+pub(super) fn receive(skb: *mut __sk_buff) -> i32 {
+    let Some(place) = place(skb) else { return NEXT };
+    let mut offset = place.link_header;
+    let mut arrival = if offset == ETHERNET_HEADER {
+        arrival_linear::<ETHERNET_HEADER>(skb)
+    } else {
+        arrival_linear::<0>(skb)
+    };
+    if arrival == UNUSUAL {
+        offset = ip_offset(skb, place.link_header);
+        arrival = arrival_whole(skb, offset);
+    }
+    if arrival != FOREIGN {
+        count::<RECEIVE>(skb, place.row, KIND_TAILSCALED, offset, arrival as u32);
+    }
+    NEXT
+}
+
+/// The row of the packet's interface; `None` while the agent has given it none.
+#[inline(always)]
+fn place(skb: *mut __sk_buff) -> Option<Place> {
+    // SAFETY: the context that the kernel passed.
+    let ifindex = unsafe { (*skb).ifindex };
+    let underlay: *const Underlay = UNDERLAY.get_ptr(0)?;
+    let mut row = 0;
+    while row < UNDERLAY_DEVICES {
+        // SAFETY: within the map's row. Index and header are one word, which the agent replaces at once.
+        let word = unsafe {
+            addr_of!((*underlay).devices).cast::<UnderlayDevice>().add(row).cast::<u64>().read_volatile()
+        };
+        if word as u32 == ifindex {
+            return Some(Place { row: row as u32, link_header: (word >> 32) as u32 });
+        }
+        row += 1;
+    }
+    None
+}
+
+/// Where the IP header begins: VLAN tags that are in the packet are skipped.
+#[inline(always)]
+fn ip_offset(skb: *mut __sk_buff, link_header: u32) -> u32 {
+    if link_header != ETHERNET_HEADER {
+        return link_header;
+    }
+    // SAFETY: the context that the kernel passed.
+    match Linear::new(unsafe { &*skb }).fixed::<12, 4>() {
+        Some([a, b, ..]) if !is_tag([a, b]) => ETHERNET_HEADER,
+        _ => skip_tags(skb),
+    }
+}
+
+/// EtherTypes of a VLAN tag: 802.1Q and 802.1ad.
+#[inline(always)]
+const fn is_tag(ethertype: [u8; 2]) -> bool {
+    matches!(ethertype, [0x81, 0x00] | [0x88, 0xa8])
+}
+
+#[inline(never)]
+fn skip_tags(skb: *mut __sk_buff) -> u32 {
+    let mut offset = ETHERNET_HEADER;
+    for _ in 0..MAX_TAGS {
+        match (Rest { skb, offset: offset - 2 }).variable::<4>(0) {
+            Some([a, b, ..]) if is_tag([a, b]) => offset += VLAN_TAG,
+            _ => break,
+        }
+    }
+    offset
+}
+
+/// The usual packet: headers linear, at constant offsets, and sound.
+#[inline(always)]
+fn arrival_linear<const LINK: u32>(skb: *mut __sk_buff) -> Arrival {
+    // SAFETY: the context that the kernel passed.
+    let linear = Linear::new(unsafe { &*skb });
+    if LINK == ETHERNET_HEADER {
+        match linear.fixed::<12, 4>() {
+            Some([a, b, ..]) if !is_tag([a, b]) => {}
+            _ => return UNUSUAL,
+        }
+    }
+    let linear = linear.after::<LINK>();
+    match version(&linear) {
+        Some(4) => match linear.fixed::<9, 1>() {
+            Some([UDP]) => arrival_at::<V4, { IPV4_HEADER as usize }>(&linear),
+            Some(_) => FOREIGN,
+            None => UNUSUAL,
+        },
+        Some(6) => match linear.fixed::<6, 1>() {
+            Some([UDP]) => arrival_at::<V6, { IPV6_HEADER as usize }>(&linear),
+            // Extension headers; anything else is no UDP.
+            Some([0 | 43 | 44 | 51 | 60]) | None => UNUSUAL,
+            Some(_) => FOREIGN,
+        },
+        Some(_) => FOREIGN,
+        None => UNUSUAL,
+    }
+}
+
+/// A packet that says that UDP follows its first header, which is `IP` bytes long unless it has options.
+#[inline(always)]
+fn arrival_at<A: Family, const IP: usize>(linear: &Linear) -> Arrival {
+    let Some([.., high, low]) = linear.fixed::<IP, 4>() else { return UNUSUAL };
+    let Some(packet) = A::parse(linear) else { return UNUSUAL };
+    if !matches!(packet.transport, Transport::Udp) || packet.headers != IP as u32 + UDP_HEADER {
+        return UNUSUAL;
+    }
+    arrival(&packet, u16::from_be_bytes([high, low]))
+}
+
+/// Any other packet.
+#[inline(never)]
+fn arrival_whole(skb: *mut __sk_buff, offset: u32) -> Arrival {
+    match version(&Rest { skb, offset }) {
+        Some(4) => arrival_any::<V4>(skb, offset),
+        Some(6) => arrival_any::<V6>(skb, offset),
+        _ => FOREIGN,
+    }
+}
+
+#[inline(always)]
+fn arrival_any<A: Family>(skb: *mut __sk_buff, offset: u32) -> Arrival {
+    let mut packet = Packet::default();
+    if !parse::<A>(skb, offset, &mut packet) || packet.headers < UDP_HEADER {
+        return FOREIGN;
+    }
+    // The last four bytes before the length: both ports.
+    let Some([.., high, low]) = (Rest { skb, offset }).variable::<4>(packet.headers - UDP_HEADER) else {
+        return FOREIGN;
+    };
+    arrival(&packet, u16::from_be_bytes([high, low]))
+}
+
+/// A UDP packet to `port`.
+#[inline(always)]
+fn arrival<A: Family>(packet: &Packet<A>, port: u16) -> Arrival {
+    // Fragments other than the first have no port.
+    if !matches!(packet.transport, Transport::Udp) || !listens::<A>(port) {
+        return FOREIGN;
+    }
+    // A router passes on what is for the same port of another host.
+    match CONTROL.get(0) {
+        Some(control) if class(control, packet.destination) == CLASS_LOCAL => u64::from(packet.headers),
+        _ => FOREIGN,
+    }
+}
+
+/// Whether tailscaled listens on a port.
+#[inline(always)]
+fn listens<A: Family>(port: u16) -> bool {
+    let Some(ports) = PORTS.get_ptr(u32::from(A::BITS == V6::BITS)) else { return false };
+    let word = usize::from(port / 64) & (PORT_WORDS - 1);
+    // SAFETY: within the map's row; a word is read at once.
+    let word = unsafe { addr_of!((*ports.cast::<Ports>()).words).cast::<u64>().add(word).read_volatile() };
+    word >> (port % 64) & 1 != 0
+}
+
+/// Parses in a function of its own: see `tunnel::parse_whole`.
+#[inline(never)]
+fn parse<A: Family>(skb: *mut __sk_buff, offset: u32, packet: &mut Packet<A>) -> bool {
+    let Some(parsed) = A::parse(&Rest { skb, offset }) else { return false };
+    *packet = parsed;
+    true
+}
+
+/// Bytes that every segment of a super-packet repeats, from the IP header on; 0 when they cannot be read.
+#[inline(never)]
+fn headers(skb: *mut __sk_buff, offset: u32) -> u32 {
+    match version(&Rest { skb, offset }) {
+        Some(4) => headers_of::<V4>(skb, offset),
+        Some(6) => headers_of::<V6>(skb, offset),
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn headers_of<A: Family>(skb: *mut __sk_buff, offset: u32) -> u32 {
+    let mut packet = Packet::<A>::default();
+    if parse(skb, offset, &mut packet) { packet.headers } else { 0 }
+}
+
+/// Adds a packet with its IP header at `offset` to a row.
+#[inline(always)]
+fn count<const DIRECTION: u32>(skb: *mut __sk_buff, row: u32, kind: usize, offset: u32, headers: u32) {
+    // SAFETY: the context that the kernel passed.
+    let (length, gso_size) = unsafe { ((*skb).len, (*skb).gso_size) };
+    let (packets, bytes) = segments(length.saturating_sub(offset), headers, gso_size);
+    let shards = SHARDS.load();
+    // SAFETY: the helper has no precondition.
+    let shard = unsafe { bpf_get_smp_processor_id() } & (shards - 1);
+    let index = line_index(row, shard, shards, DIRECTION);
+    let Some(line) = UNDERLAY_COUNTERS.get_ptr_mut(index) else { return };
+    // SAFETY: a row of the map; the kind is within bounds, which the verifier checks too.
+    unsafe {
+        let carried = addr_of_mut!((*line).kind).cast::<Carried>().add(kind);
+        add(addr_of_mut!((*carried).wire.packets), u64::from(packets));
+        add(addr_of_mut!((*carried).wire.bytes), u64::from(bytes));
+        add(addr_of_mut!((*carried).skbs), 1);
+        add(addr_of_mut!((*carried).skb_bytes), u64::from(length));
+    }
+}
