@@ -16,6 +16,8 @@ use crate::sources::netlink::Netlink;
 
 /// How often devices are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while there is no tunnel: tailscaled has most to do when it has just made it anew.
+const MISSING_INTERVAL: Duration = Duration::from_millis(500);
 /// Devices whose queueing disciplines are watched, the tunnel included.
 const MOST_DEVICES: usize = 4;
 /// The kernel lists all disciplines or none: where there are more, it is asked only when devices are looked for.
@@ -77,7 +79,9 @@ impl Queues {
     }
 
     fn all_devices(&mut self, paths: &Paths, elapsed: Option<Elapsed>, into: &mut Sampled) -> io::Result<()> {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
+        let known = self.devices.iter().any(|device| device.name == self.tunnel);
+        let interval = if known { LOOK_INTERVAL } else { MISSING_INTERVAL };
+        if self.looked.is_none_or(|looked| looked.elapsed() >= interval) {
             self.look(paths)?;
         }
         let mut netlink = match self.netlink.take() {
