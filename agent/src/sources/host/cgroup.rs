@@ -3,11 +3,10 @@
 //!
 //! A quota of an ancestor throttles as well as one's own, and shows in the ancestor's files alone: every level is read.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::proc_file::{is_gone, number, read_of_process};
+use super::proc_file::{is_gone, number, read_of_process, read_once};
 use super::tailscaled::Finder;
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Cgroup, Host};
@@ -64,7 +63,7 @@ enum Version {
 
 impl Place {
     /// Finds it in /proc/PID/cgroup (cgroups(7)): `5:cpu,cpuacct:/group` for version 1, `0::/group` for version 2.
-    /// `None` for a group outside of what this process may see.
+    /// `None` for a group outside of what this process may see, or with an odd name.
     fn of(controller: &str, membership: &str, root: &Path) -> Option<Self> {
         let mut unified = None;
         for line in membership.lines() {
@@ -85,6 +84,10 @@ impl Place {
 
     fn new(version: Version, mount: PathBuf, path: &str) -> Option<Self> {
         let group = PathBuf::from(path.trim_start_matches('/'));
+        // Somebody may name groups as he likes, but for the line feed.
+        if path.len() >= libc::PATH_MAX as usize || path.contains(char::is_control) {
+            return None;
+        }
         let inside = group.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         inside.then_some(Self { version, mount, group })
     }
@@ -181,7 +184,7 @@ fn value(level: &Path, name: &str) -> Result<Option<f64>, HostError> {
 
 /// `None` when the level has no such file, or went meanwhile (ENODEV).
 fn read(path: &Path) -> Result<Option<String>, HostError> {
-    match fs::read(path) {
+    match read_once(path) {
         Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
         Err(error) if is_absent(&error) => Ok(None),
         Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
@@ -194,6 +197,8 @@ fn is_absent(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::model::host::Throttling;
 
@@ -266,8 +271,11 @@ mod tests {
     }
 
     #[test]
-    fn a_group_outside_of_the_namespace_says_nothing() {
-        assert_eq!(Tree::new("0::/../other\n").collect().unwrap(), Some(Cgroup::default()));
+    fn a_group_outside_of_the_namespace_or_with_an_odd_name_says_nothing() {
+        for group in ["../other".to_owned(), "\u{1b}[2J".to_owned(), "x".repeat(5000)] {
+            let found = Tree::new(&format!("0::/{group}\n")).collect().unwrap();
+            assert_eq!(found, Some(Cgroup::default()), "{group:?}");
+        }
     }
 
     #[test]

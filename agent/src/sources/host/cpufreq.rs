@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::proc_file::number;
+use super::proc_file::{number, read_once};
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{CpuFrequency, Host};
 
@@ -108,7 +108,7 @@ fn whole(path: &Path, text: &str) -> Result<u64, HostError> {
 
 /// `None` for a file that is not there, and for that of a CPU that is switched off or went meanwhile.
 fn content(path: &Path) -> Result<Option<String>, HostError> {
-    match fs::read(path) {
+    match read_once(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error)
             if matches!(

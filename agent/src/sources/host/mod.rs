@@ -47,6 +47,7 @@ pub use boot::boot;
 pub(super) use cpu::CpuReader;
 pub use node::NodeSource;
 pub(super) use pressure::PressureReader;
+pub(super) use proc_file::read_once;
 pub(super) use qdisc::roots as root_qdiscs;
 pub(super) use tailscaled::{Finder, Process, Stat, Threads};
 pub(super) use udp::Sockets as UdpSockets;

@@ -1,11 +1,10 @@
 //! Collector `sysctl`: settings below /proc/sys that decide how well a node forwards.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::proc_file::number;
+use super::proc_file::{number, read_once};
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Host, Settings};
 use crate::sources::clean;
@@ -116,7 +115,7 @@ fn whole(path: PathBuf, expected: &'static str, text: &str) -> Result<i64, HostE
 
 /// Content of a setting; `None` when this kernel, or this network namespace, does not have it.
 fn content(path: &Path) -> Result<Option<String>, HostError> {
-    match fs::read(path) {
+    match read_once(path) {
         Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
@@ -125,6 +124,8 @@ fn content(path: &Path) -> Result<Option<String>, HostError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -1,6 +1,5 @@
 //! What waits, and what found no room: tailscaled's UDP sockets, its ring on the tunnel device, queueing disciplines.
 
-use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -11,12 +10,14 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::{Elapsed, since};
 use crate::model::sampled::{BYTE_BOUNDS, Distribution, Sampled};
 use crate::sources::clean;
-use crate::sources::host::{HostError, Paths, UdpSockets, root_qdiscs};
+use crate::sources::host::{HostError, Paths, UdpSockets, read_once, root_qdiscs};
 use crate::sources::kernel::device;
 use crate::sources::netlink::Netlink;
 
 /// How often devices are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while there is no tunnel: tailscaled has most to do when it has just made it anew.
+const MISSING_INTERVAL: Duration = Duration::from_millis(500);
 /// Devices whose queueing disciplines are watched, the tunnel included.
 const MOST_DEVICES: usize = 4;
 /// The kernel lists all disciplines or none: where there are more, it is asked only when devices are looked for.
@@ -78,7 +79,9 @@ impl Queues {
     }
 
     fn all_devices(&mut self, paths: &Paths, elapsed: Option<Elapsed>, into: &mut Sampled) -> io::Result<()> {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
+        let known = self.devices.iter().any(|device| device.name == self.tunnel);
+        let interval = if known { LOOK_INTERVAL } else { MISSING_INTERVAL };
+        if self.looked.is_none_or(|looked| looked.elapsed() >= interval) {
             self.look(paths)?;
         }
         let mut netlink = match self.netlink.take() {
@@ -129,7 +132,7 @@ impl Queues {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         // A kernel without one of the protocols has no table of it.
         let [ipv4, ipv6] = ["net/route", "net/ipv6_route"].map(|name| {
-            let table = fs::read(paths.procfs.join(name)).unwrap_or_default();
+            let table = read_once(&paths.procfs.join(name)).unwrap_or_default();
             clean::lossy(&table).into_owned()
         });
         let names =

@@ -7,7 +7,8 @@ use crate::outputs::prometheus::text::Samples;
 
 pub(super) const SECTION: Section = Section {
     title: "tailscaled",
-    about: "While tailscaled does not answer, traffic is counted on under the last known names.",
+    about: "While tailscaled does not answer, traffic is counted on under the last known names. Counters of its process \
+            and control group begin at 0 when it restarts.",
     families: &[
         Family {
             header: Header::gauge(

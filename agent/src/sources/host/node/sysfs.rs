@@ -15,7 +15,9 @@ pub(super) type Buffer = [u8; LIMIT];
 
 /// Reads the begin of the file `name` of the directory `folder`.
 pub(super) fn begin(folder: impl AsFd, name: impl Arg, buffer: &mut Buffer) -> Result<&[u8], Errno> {
-    let file = openat(folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // A pipe must not keep the agent waiting for somebody who writes.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(folder, name, flags, Mode::empty())?;
     let length = pread(&file, &mut *buffer, 0)?;
     Ok(buffer.get(..length).unwrap_or_default())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use crate::sources::host::proc_file::{Bad, ProcFile, number, read_of_process};
+use crate::sources::host::proc_file::{Bad, ProcFile, number, read_of_process, read_once};
 use crate::sources::host::{HostError, Paths, malformed};
 
 /// Content of /proc/PID/comm.
@@ -123,7 +123,7 @@ fn by_name(procfs: &Path) -> Result<Option<(i32, Stat)>, HostError> {
             continue;
         };
         let is_it =
-            fs::read(entry.path().join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == NAME.as_bytes());
+            read_once(&entry.path().join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == NAME.as_bytes());
         if !is_it {
             continue;
         }

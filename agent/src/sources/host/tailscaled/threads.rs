@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use procfs::FromRead;
 use procfs::process::Schedstat;
 
-use crate::sources::host::proc_file::{is_gone, number, read_of_process};
+use crate::sources::host::proc_file::{is_gone, number, open, read_of_process};
 use crate::sources::host::{HostError, malformed};
 
 /// More than three numbers of 64 bits take.
@@ -107,7 +107,7 @@ impl Threads {
             let known = self.by_id.remove(&id);
             let mut thread = match known {
                 Some(thread) => thread,
-                None => match File::open(schedstat(tasks, id)) {
+                None => match open(&schedstat(tasks, id)) {
                     Ok(schedstat) => Thread { schedstat, last: Sums::default() },
                     // Gone already, or a kernel without the figure.
                     Err(_) => continue,
