@@ -204,9 +204,12 @@ impl Underlay {
         Ok(found)
     }
 
+    /// Whether a device of this name is to be counted before any route leads to it.
     fn is_known(&self, name: &str) -> bool {
         self.demanded.iter().any(|demanded| demanded == name)
-            || self.places.iter().any(|place| place.name == name)
+            || self.places.iter().any(|place| {
+                place.name == name && place.idle_since.is_none_or(|since| since.elapsed() < LINGER)
+            })
     }
 
     /// Sees to it that the hooks are on a device. A device that they could not be put on is tried `again` only when
