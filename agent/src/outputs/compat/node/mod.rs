@@ -140,3 +140,6 @@ pub fn render(node: &Node, out: &mut BytesMut) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests;
