@@ -20,6 +20,7 @@ mod sockstat;
 mod sysfs;
 mod throttles;
 mod udev;
+mod udp;
 mod uname;
 mod vmstat;
 
