@@ -92,7 +92,8 @@ impl Reader {
 
 /// The kernel was built without udp_diag, or may not load it.
 fn is_unknown(error: &HostError) -> bool {
-    matches!(error, HostError::Netlink { source, .. } if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EPROTONOSUPPORT)))
+    let HostError::Netlink { source, .. } = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EPROTONOSUPPORT))
 }
 
 /// What is used of a `struct inet_diag_msg`.
