@@ -5,8 +5,10 @@ use std::io;
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
+use super::super::proc_file::ProcFile;
 use super::super::sock_diag::{ID_BYTES, SOCK_DIAG_BY_FAMILY, request};
 use super::super::{HostError, Paths};
+use super::udp;
 use crate::model::node::{QueuedBytes, TcpStates, UdpQueues};
 use crate::sources::netlink::Netlink;
 
@@ -14,9 +16,12 @@ const OPERATION: &str = "list sockets (sock_diag)";
 /// Every state but those that only exist inside the kernel (`TCP_NEW_SYN_RECV`, which comes as `TCP_SYN_RECV`).
 const TCP_STATES: u32 = 0xfff;
 
-/// Keeps a socket to ask with.
+/// Keeps a socket to ask with, and the files that are read where the kernel cannot be asked.
 #[derive(Default)]
-pub(super) struct Reader(Option<Netlink>);
+pub(super) struct Reader {
+    netlink: Option<Netlink>,
+    udp: [ProcFile; 2],
+}
 
 impl Reader {
     /// Collector `tcpstat`.
@@ -40,14 +45,21 @@ impl Reader {
     /// Collector `udp_queues`.
     pub(super) fn udp(&mut self, paths: &Paths, queues: &mut UdpQueues) -> Result<(), HostError> {
         *queues = UdpQueues::default();
-        for (family, file, place) in
-            [(libc::AF_INET, "net/udp", &mut queues.ipv4), (libc::AF_INET6, "net/udp6", &mut queues.ipv6)]
-        {
-            if !paths.procfs.join(file).exists() {
+        for (index, family, name, place) in [
+            (0, libc::AF_INET, "net/udp", &mut queues.ipv4),
+            (1, libc::AF_INET6, "net/udp6", &mut queues.ipv6),
+        ] {
+            if !paths.procfs.join(name).exists() {
                 continue;
             }
-            let sum = place.insert(QueuedBytes::default());
-            self.dump(family, libc::IPPROTO_UDP, u32::MAX, |socket| socket.add_to(sum))?;
+            let mut sum = QueuedBytes::default();
+            match self.dump(family, libc::IPPROTO_UDP, u32::MAX, |socket| socket.add_to(&mut sum)) {
+                Err(error) if is_unknown(&error) => {
+                    sum = self.udp[index].parse(&paths.procfs, name, udp::parse)?;
+                }
+                outcome => outcome?,
+            }
+            *place = Some(sum);
         }
         Ok(())
     }
@@ -60,7 +72,7 @@ impl Reader {
         mut each: impl FnMut(&Socket),
     ) -> Result<(), HostError> {
         let failed = |source: io::Error| HostError::Netlink { operation: OPERATION, source };
-        let mut netlink = match self.0.take() {
+        let mut netlink = match self.netlink.take() {
             Some(netlink) => netlink,
             None => Netlink::open(NETLINK_SOCK_DIAG).map_err(failed)?,
         };
@@ -73,9 +85,15 @@ impl Reader {
             })
             .map_err(failed)?;
         // Kept only while it works: a late answer would be taken for that of the next request.
-        self.0 = Some(netlink);
+        self.netlink = Some(netlink);
         Ok(())
     }
+}
+
+/// The kernel was built without udp_diag, or may not load it.
+fn is_unknown(error: &HostError) -> bool {
+    let HostError::Netlink { source, .. } = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EPROTONOSUPPORT))
 }
 
 /// What is used of a `struct inet_diag_msg`.
@@ -122,6 +140,13 @@ mod tests {
         let mut queues = UdpQueues::default();
         reader.udp(&paths, &mut queues).unwrap();
         assert!(queues.ipv4.is_some_and(|sum| sum.receive >= 1000), "{queues:?}");
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_know_the_question_is_told_apart() {
+        // No protocol of sockets has this number.
+        let error = Reader::default().dump(libc::AF_INET, 200, u32::MAX, |_| ()).unwrap_err();
+        assert!(is_unknown(&error), "{error:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Blocks are counted in `f_frsize`, as statvfs(3) says; node_exporter takes `f_bsize`, which is another size on some
 //! file systems in user space.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
@@ -27,8 +28,7 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn read(&mut self, paths: &Paths, mounts: &mut Rows<Mount>) -> Result<(), HostError> {
         match list(&mut self.first, "1/mountinfo", paths, mounts, &mut self.places) {
-            // hidepid: process 1 is not shown.
-            Err(HostError::Unavailable { .. }) => {
+            Err(error) if is_hidden(&error) => {
                 list(&mut self.own, "self/mountinfo", paths, mounts, &mut self.places)?;
             }
             outcome => outcome?,
@@ -45,6 +45,16 @@ impl Reader {
             }
         }
         Ok(())
+    }
+}
+
+/// With hidepid, process 1 is not shown to others or closed to them.
+fn is_hidden(error: &HostError) -> bool {
+    let closed = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
+    match error {
+        HostError::Unavailable { .. } => true,
+        HostError::Read { source, .. } => closed(source),
+        _ => false,
     }
 }
 

@@ -36,7 +36,7 @@ const IGNORED_TYPES: [&str; 25] = [
     "tracefs",
 ];
 /// Mounts that are shown.
-const MOST: usize = 4096;
+const MOST: usize = 1024;
 
 /// Fills `mounts`, and `places` with where each can be asked for its space.
 pub(super) fn parse(

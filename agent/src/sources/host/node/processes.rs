@@ -68,7 +68,9 @@ impl Reader {
         self.path(number);
         self.name.push_str("/stat");
         let mut buffer: Buffer = [0; _];
-        let stat = unless_gone(sysfs::begin(folder, self.name.as_str(), &mut buffer))?;
+        let stat = unless_gone(
+            sysfs::open(folder, self.name.as_str()).and_then(|file| sysfs::begin(file, &mut buffer)),
+        )?;
         Ok(stat.and_then(parse))
     }
 }
