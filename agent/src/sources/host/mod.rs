@@ -15,6 +15,7 @@ mod interrupts;
 mod link;
 mod loadavg;
 mod meminfo;
+mod mountinfo;
 mod netstat;
 mod node;
 mod pressure;
