@@ -114,18 +114,19 @@ impl Version {
             found.cpu_quota = Some(found.cpu_quota.map_or(cpus, |other| other.min(cpus)));
         }
         let Some(text) = read(&level.join("cpu.stat"))? else { return Ok(()) };
-        let sum = found.throttling.get_or_insert_default();
         for line in text.lines() {
             let Some((key, value)) = line.split_once(' ') else { continue };
-            let count = || {
-                number::<u64>(Some(value))
-                    .ok_or_else(|| malformed(level.join("cpu.stat"), "a name and a count", line))
-            };
+            // Version 2 has the file, without these lines, where the controller is off.
+            if !matches!(key, "nr_periods" | "nr_throttled" | "throttled_time" | "throttled_usec") {
+                continue;
+            }
+            let count: u64 = number(Some(value))
+                .ok_or_else(|| malformed(level.join("cpu.stat"), "a name and a count", line))?;
+            let sum = found.throttling.get_or_insert_default();
             match key {
-                "nr_periods" => sum.periods = sum.periods.saturating_add(count()?),
-                "nr_throttled" => sum.throttled_periods = sum.throttled_periods.saturating_add(count()?),
-                "throttled_time" | "throttled_usec" => sum.throttled_seconds += count()? as f64 / time_unit,
-                _ => {}
+                "nr_periods" => sum.periods = sum.periods.saturating_add(count),
+                "nr_throttled" => sum.throttled_periods = sum.throttled_periods.saturating_add(count),
+                _ => sum.throttled_seconds += count as f64 / time_unit,
             }
         }
         Ok(())
@@ -245,6 +246,13 @@ mod tests {
             oom_kills: Some(2),
         };
         assert_eq!(tree.collect().unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn without_the_cpu_controller_nothing_is_known_of_throttling() {
+        let tree = Tree::new("0::/vpn\n");
+        tree.write("sys/fs/cgroup/vpn/cpu.stat", "usage_usec 5\nuser_usec 3\nsystem_usec 2\n");
+        assert_eq!(tree.collect().unwrap(), Some(Cgroup::default()));
     }
 
     #[test]
