@@ -22,6 +22,7 @@ mod pressure;
 mod proc_file;
 mod processes;
 mod qdisc;
+mod rest;
 mod route;
 mod sock_diag;
 mod sockstat;

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::proc_file::number;
+use super::rest::Rest;
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Host, Settings};
 use crate::sources::clean;
@@ -49,7 +50,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Reads every [`INTERVAL`].
 #[derive(Default)]
 pub(super) struct SysctlCollector {
-    read: Option<Instant>,
+    rest: Rest,
 }
 
 impl Collector for SysctlCollector {
@@ -62,13 +63,12 @@ impl Collector for SysctlCollector {
     }
 
     fn rests(&self) -> bool {
-        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+        self.rest.is_on()
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Settings>, HostError> {
-        self.read = None;
         let settings = read(&paths.procfs.join("sys"), &paths.interface)?;
-        self.read = Some(Instant::now());
+        self.rest.begin(INTERVAL);
         Ok(Some(settings))
     }
 }
