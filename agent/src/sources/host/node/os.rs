@@ -21,9 +21,10 @@ pub(super) fn read(paths: &Paths, os: &mut OsRelease) -> Result<Found, HostError
     for name in FILES {
         let path = paths.rootfs.join(name);
         let read = || -> io::Result<Vec<u8>> {
-            let length = fs::metadata(&path)?.len();
-            if length > LIMIT {
-                return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+            let metadata = fs::metadata(&path)?;
+            // A pipe would keep the agent waiting.
+            if !metadata.is_file() || metadata.len() > LIMIT {
+                return Err(io::Error::other("it is no file of at most 64 KiB"));
             }
             fs::read(&path)
         };
@@ -140,6 +141,17 @@ mod tests {
         fs::write(root.path().join("etc/os-release"), "ID=a\n").unwrap();
         read(&paths, &mut os).unwrap();
         assert_eq!((os.id.as_str(), os.version_number, os.support_end), ("a", None, None));
+    }
+
+    #[test]
+    fn a_pipe_keeps_nobody_waiting() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let pipe = root.path().join("etc/os-release");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        let paths = Paths { rootfs: root.path().to_owned(), ..Paths::default() };
+        let error = read(&paths, &mut OsRelease::default()).unwrap_err().to_string();
+        assert!(error.contains("etc/os-release"), "{error}");
     }
 
     #[test]
