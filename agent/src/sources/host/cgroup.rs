@@ -3,15 +3,12 @@
 //!
 //! A quota of an ancestor throttles as well as one's own, and shows in the ancestor's files alone: every level is read.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::proc_file::{is_gone, number, read_of_process};
+use super::proc_file::{is_gone, number, read_of_process, read_small};
 use super::tailscaled::Finder;
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Cgroup, Host};
-use crate::sources::clean;
 
 /// Remembers which process tailscaled is.
 #[derive(Default)]
@@ -182,19 +179,13 @@ fn value(level: &Path, name: &str) -> Result<Option<f64>, HostError> {
 
 /// `None` when the level has no such file, or went meanwhile (ENODEV).
 fn read(path: &Path) -> Result<Option<String>, HostError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
-    }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    is_gone(error) || error.raw_os_error() == Some(libc::ENODEV)
+    read_small(path, |error| is_gone(error) || error.raw_os_error() == Some(libc::ENODEV))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::model::host::Throttling;
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::proc_file::number;
+use super::proc_file::{number, read_small};
 use super::rest::Rest;
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{CpuFrequency, Host};
@@ -110,18 +110,8 @@ fn whole(path: &Path, text: &str) -> Result<u64, HostError> {
 
 /// `None` for a file that is not there, and for that of a CPU that is switched off or went meanwhile.
 fn content(path: &Path) -> Result<Option<String>, HostError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENOENT | libc::ENODEV | libc::EBUSY | libc::EINVAL | libc::EIO)
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
-    }
+    let absent = [libc::ENOENT, libc::ENODEV, libc::EBUSY, libc::EINVAL, libc::EIO];
+    read_small(path, |error| error.raw_os_error().is_some_and(|number| absent.contains(&number)))
 }
 
 #[cfg(test)]
