@@ -3,14 +3,12 @@
 //!
 //! A quota of an ancestor throttles as well as one's own, and shows in the ancestor's files alone: every level is read.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::proc_file::{is_gone, number, read_of_process, read_once};
+use super::proc_file::{is_gone, number, read_of_process, read_small};
 use super::tailscaled::Finder;
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Cgroup, Host};
-use crate::sources::clean;
 
 /// Remembers which process tailscaled is.
 #[derive(Default)]
@@ -117,18 +115,19 @@ impl Version {
             found.cpu_quota = Some(found.cpu_quota.map_or(cpus, |other| other.min(cpus)));
         }
         let Some(text) = read(&level.join("cpu.stat"))? else { return Ok(()) };
-        let sum = found.throttling.get_or_insert_default();
         for line in text.lines() {
             let Some((key, value)) = line.split_once(' ') else { continue };
-            let count = || {
-                number::<u64>(Some(value))
-                    .ok_or_else(|| malformed(level.join("cpu.stat"), "a name and a count", line))
-            };
+            // Version 2 has the file, without these lines, where the controller is off.
+            if !matches!(key, "nr_periods" | "nr_throttled" | "throttled_time" | "throttled_usec") {
+                continue;
+            }
+            let count: u64 = number(Some(value))
+                .ok_or_else(|| malformed(level.join("cpu.stat"), "a name and a count", line))?;
+            let sum = found.throttling.get_or_insert_default();
             match key {
-                "nr_periods" => sum.periods = sum.periods.saturating_add(count()?),
-                "nr_throttled" => sum.throttled_periods = sum.throttled_periods.saturating_add(count()?),
-                "throttled_time" | "throttled_usec" => sum.throttled_seconds += count()? as f64 / time_unit,
-                _ => {}
+                "nr_periods" => sum.periods = sum.periods.saturating_add(count),
+                "nr_throttled" => sum.throttled_periods = sum.throttled_periods.saturating_add(count),
+                _ => sum.throttled_seconds += count as f64 / time_unit,
             }
         }
         Ok(())
@@ -184,15 +183,7 @@ fn value(level: &Path, name: &str) -> Result<Option<f64>, HostError> {
 
 /// `None` when the level has no such file, or went meanwhile (ENODEV).
 fn read(path: &Path) -> Result<Option<String>, HostError> {
-    match read_once(path) {
-        Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
-    }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    is_gone(error) || error.raw_os_error() == Some(libc::ENODEV)
+    read_small(path, |error| is_gone(error) || error.raw_os_error() == Some(libc::ENODEV))
 }
 
 #[cfg(test)]
@@ -250,6 +241,13 @@ mod tests {
             oom_kills: Some(2),
         };
         assert_eq!(tree.collect().unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn without_the_cpu_controller_nothing_is_known_of_throttling() {
+        let tree = Tree::new("0::/vpn\n");
+        tree.write("sys/fs/cgroup/vpn/cpu.stat", "usage_usec 5\nuser_usec 3\nsystem_usec 2\n");
+        assert_eq!(tree.collect().unwrap(), Some(Cgroup::default()));
     }
 
     #[test]

@@ -121,13 +121,21 @@ fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Reads a small file once, such as one below /proc/PID. `None` when the process is gone.
-pub(in crate::sources::host) fn read_of_process(path: &Path) -> Result<Option<String>, HostError> {
+/// Reads a small file once. `None` when that fails in a way that `is_absent` knows.
+pub(in crate::sources::host) fn read_small(
+    path: &Path,
+    is_absent: impl FnOnce(&io::Error) -> bool,
+) -> Result<Option<String>, HostError> {
     match read_once(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
     }
+}
+
+/// Reads a small file below /proc/PID once. `None` when the process is gone.
+pub(in crate::sources::host) fn read_of_process(path: &Path) -> Result<Option<String>, HostError> {
+    read_small(path, is_gone)
 }
 
 /// Whether a process or thread ended between being listed and being read.

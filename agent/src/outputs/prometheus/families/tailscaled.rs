@@ -59,7 +59,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_tailscaled_run_queue_delay_seconds_total",
                 &[],
-                "Time that threads of tailscaled were ready to run but had to wait for a CPU.",
+                "Time that threads of tailscaled, up to 256 of them, were ready to run but had to wait for a CPU.",
             ),
             samples: |view, samples| {
                 let delay = view.model.host.tailscaled.and_then(|process| process.run_queue_delay_seconds);
@@ -72,7 +72,8 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_tailscaled_context_switches_total",
                 &["kind"],
-                "Times that threads of tailscaled gave their CPU up: voluntary, or involuntary because others wanted it.",
+                "Times that threads of tailscaled, up to 256 of them, gave their CPU up: voluntary, or involuntary because \
+                 others wanted it.",
             ),
             samples: |view, samples| {
                 let Some(process) = &view.model.host.tailscaled else { return };

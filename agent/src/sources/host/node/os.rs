@@ -145,6 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_keeps_nobody_waiting() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let pipe = root.path().join("etc/os-release");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        let paths = Paths { rootfs: root.path().to_owned(), ..Paths::default() };
+        let error = read(&paths, &mut OsRelease::default()).unwrap_err().to_string();
+        assert!(error.contains("etc/os-release"), "{error}");
+    }
+
+    #[test]
     fn versions_begin_with_a_number() {
         for (id, number) in [
             ("12", Some(12.0)),
