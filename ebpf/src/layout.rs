@@ -51,7 +51,7 @@ pub const OPENERS: usize = 2;
 /// Interfaces of the underlay that are counted at a time.
 pub const UNDERLAY_DEVICES: usize = 16;
 /// Bytes of an Ethernet header, VLAN tags aside.
-pub const ETHERNET_HEADER: u32 = 14;
+pub const ETHERNET_HEADER: u16 = 14;
 
 /// Bits of a packet's mark that are Tailscale's (`LinuxFwmarkMask`, tsconst/linuxfw.go).
 pub const MARK_MASK: u32 = 0xff_0000;
@@ -144,7 +144,10 @@ pub struct UnderlayDevice {
     /// Its index; 0 for a row that is free.
     pub ifindex: u32,
     /// Bytes before the IP header, VLAN tags aside: [`ETHERNET_HEADER`] or 0, by ARPHRD.
-    pub link_header: u32,
+    pub link_header: u16,
+    /// Its own row, so that the programs need not know it from its place: the verifier would follow them anew for
+    /// each.
+    pub row: u16,
 }
 
 /// Which interfaces are counted in which row; written by the agent.

@@ -60,7 +60,7 @@ struct Place {
 }
 
 /// How many bytes come before the IP header on a device of this kind; `None` when that is not known.
-fn link_header(layer: LinkLayer) -> Option<u32> {
+fn link_header(layer: LinkLayer) -> Option<u16> {
     match layer {
         LinkLayer::Layer3 => Some(0),
         LinkLayer::Other(libc::ARPHRD_ETHER) => Some(ETHERNET_HEADER),
@@ -236,7 +236,10 @@ impl Underlay {
             _ if link.name == self.tunnel => Some("this is the tunnel, not what it runs over".to_owned()),
             None => Some(format!("interfaces of type {} are not supported", link.layer.describe())),
             Some(header) => {
-                self.set_row(row, UnderlayDevice { ifindex: link.index, link_header: header });
+                self.set_row(
+                    row,
+                    UnderlayDevice { ifindex: link.index, link_header: header, row: row as u16 },
+                );
                 None
             }
         };
