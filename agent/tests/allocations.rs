@@ -1,12 +1,15 @@
-//! At rest the encoder allocates nothing. One test only: the count is of the whole process.
+//! At rest the encoders allocate nothing. One test only: the count is of the whole process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use tailgauge::model::node::{Node, Selection};
 use tailgauge::model::synthetic;
+use tailgauge::outputs::compat;
 use tailgauge::outputs::prometheus::{Build, Encoder, Format};
+use tailgauge::sources::host::{NodeSource, Paths};
 
 #[path = "support/host.rs"]
 mod host;
@@ -59,4 +62,10 @@ fn encoding_at_rest_allocates_nothing() {
         allocations(Format::Text);
         assert_eq!([allocations(Format::Text), allocations(Format::OpenMetrics)], [0, 0]);
     }
+    let mut node = Node::default();
+    NodeSource::new(Paths::default()).collect(Selection::defaults(), &mut node);
+    let mut out = BytesMut::with_capacity(4 << 20);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    compat::node::render(&node, &mut out);
+    assert_eq!((ALLOCATIONS.load(Ordering::Relaxed) - before, out.is_empty()), (0, false));
 }

@@ -1,7 +1,11 @@
 //! Layout of every map. Written by the programs, read by the agent through mmap: plain old data, fixed
 //! sizes, no padding. Rows are per *slot* (a peer's row); slot 0 collects what belongs to no known peer.
 
+mod names;
+
 use crate::histogram::Histogram;
+
+pub use names::{globals, maps, programs};
 
 /// Changes with any change below; part of the pin directory's name.
 pub const LAYOUT_VERSION: u32 = 5;
@@ -47,7 +51,7 @@ pub const OPENERS: usize = 2;
 /// Interfaces of the underlay that are counted at a time.
 pub const UNDERLAY_DEVICES: usize = 16;
 /// Bytes of an Ethernet header, VLAN tags aside.
-pub const ETHERNET_HEADER: u32 = 14;
+pub const ETHERNET_HEADER: u16 = 14;
 
 /// Bits of a packet's mark that are Tailscale's (`LinuxFwmarkMask`, tsconst/linuxfw.go).
 pub const MARK_MASK: u32 = 0xff_0000;
@@ -140,7 +144,10 @@ pub struct UnderlayDevice {
     /// Its index; 0 for a row that is free.
     pub ifindex: u32,
     /// Bytes before the IP header, VLAN tags aside: [`ETHERNET_HEADER`] or 0, by ARPHRD.
-    pub link_header: u32,
+    pub link_header: u16,
+    /// Its own row, so that the programs need not know it from its place: the verifier would follow them anew for
+    /// each.
+    pub row: u16,
 }
 
 /// Which interfaces are counted in which row; written by the agent.
@@ -309,89 +316,6 @@ pub struct Health {
     pub connection_insert_failures: u64,
     /// Drops of skbs that belong to no device and no socket, so that their network namespace cannot be told.
     pub drops_without_namespace: u64,
-}
-
-/// Names of the maps in the object.
-pub mod maps {
-    /// `ARRAY` of [`super::Line`], mmapable.
-    pub const COUNTERS: &str = "COUNTERS";
-    /// `ARRAY` of [`super::Windows`], mmapable, two rows more than slots: the tunnel as a whole, and drops.
-    pub const WINDOWS: &str = "WINDOWS";
-    /// `ARRAY` of [`super::Tcp`], mmapable.
-    pub const TCP: &str = "TCP";
-    /// `ARRAY` of one [`super::Control`], mmapable.
-    pub const CONTROL: &str = "CONTROL";
-    /// `ARRAY` of one [`super::Health`], mmapable.
-    pub const HEALTH: &str = "HEALTH";
-    /// `ARRAY` of [`super::UnderlayLine`], mmapable.
-    pub const UNDERLAY_COUNTERS: &str = "UNDERLAY_COUNTERS";
-    /// `ARRAY` of one [`super::Underlay`], mmapable.
-    pub const UNDERLAY: &str = "UNDERLAY";
-    /// `ARRAY` of [`super::DropRow`], mmapable.
-    pub const DROPS: &str = "DROPS";
-    /// `HASH` index of a device → row of DROPS (`u32`).
-    pub const DROP_DEVICES: &str = "DROP_DEVICES";
-    /// `ARRAY` of two [`super::Ports`], mmapable.
-    pub const PORTS: &str = "PORTS";
-    /// `HASH` IPv4 address → slot (`u32`).
-    pub const PEERS_V4: &str = "PEERS_V4";
-    /// `HASH` IPv6 address → slot.
-    pub const PEERS_V6: &str = "PEERS_V6";
-    /// `LPM_TRIE` of the peers' AllowedIPs wider than one address, without /0 → slot.
-    pub const PREFIXES_V4: &str = "PREFIXES_V4";
-    /// The same for IPv6.
-    pub const PREFIXES_V6: &str = "PREFIXES_V6";
-    /// `LPM_TRIE` of this host's addresses (local) and advertised routes (subnet) → class (`u32`).
-    pub const ROUTES_V4: &str = "ROUTES_V4";
-    /// The same for IPv6.
-    pub const ROUTES_V6: &str = "ROUTES_V6";
-    /// `LRU_HASH` [`super::FlowKey`] → [`super::Handshake`].
-    pub const HANDSHAKES: &str = "HANDSHAKES";
-    /// `LRU_HASH` [`super::FlowKey`] → [`super::Connection`].
-    pub const CONNECTIONS: &str = "CONNECTIONS";
-}
-
-/// Names of the programs in the object.
-pub mod programs {
-    /// Classifier on the tunnel's ingress: packets from peers.
-    pub const TUNNEL_INGRESS: &str = "tunnel_ingress";
-    /// Classifier on the tunnel's egress: packets to peers.
-    pub const TUNNEL_EGRESS: &str = "tunnel_egress";
-    /// Classifier on the ingress of underlay interfaces: what arrives for tailscaled.
-    pub const UNDERLAY_INGRESS: &str = "underlay_ingress";
-    /// Classifier on the egress of underlay interfaces: what tailscaled sends, and what is forwarded.
-    pub const UNDERLAY_EGRESS: &str = "underlay_egress";
-    /// Raw tracepoint `kfree_skb`: dropped packets.
-    pub const DROPS: &str = "drops";
-}
-
-/// Names of the constants that the loader sets before verification.
-pub mod globals {
-    /// `u32`, power of two: shards of a slot; a CPU counts into shard `cpu & (SHARDS - 1)`.
-    pub const SHARDS: &str = "SHARDS";
-    /// `u32`: slots, slot 0 included; the tunnel's row in WINDOWS.
-    pub const SLOTS: &str = "SLOTS";
-    /// `u32`: arguments of the tracepoint `kfree_skb`. Since 5.17 the third is the reason, since 6.11 the fourth the
-    /// socket that should have got the packet.
-    pub const DROP_ARGUMENTS: &str = "DROP_ARGUMENTS";
-    /// `u32`: offset of `dev` in `struct sk_buff`. This and the following are the running kernel's.
-    pub const SKB_DEVICE: &str = "SKB_DEVICE";
-    /// `u32`: offset of `sk` in `struct sk_buff`.
-    pub const SKB_SOCKET: &str = "SKB_SOCKET";
-    /// `u32`: offset of `ifindex` in `struct net_device`.
-    pub const DEVICE_INDEX: &str = "DEVICE_INDEX";
-    /// `u32`: offset of `nd_net` in `struct net_device`.
-    pub const DEVICE_NAMESPACE: &str = "DEVICE_NAMESPACE";
-    /// `u32`: offset of `skc_net` in `struct sock_common`.
-    pub const SOCKET_NAMESPACE: &str = "SOCKET_NAMESPACE";
-    /// `u32`: offset of the inode number in `struct net`.
-    pub const NAMESPACE_INODE: &str = "NAMESPACE_INODE";
-    /// `u32`: inode number of the network namespace whose drops count.
-    pub const OWN_NAMESPACE: &str = "OWN_NAMESPACE";
-    /// `u32`: the kernel's number of `SKB_DROP_REASON_FULL_RING`, or one that is never used.
-    pub const REASON_FULL_RING: &str = "REASON_FULL_RING";
-    /// `u32`: the same of `SKB_DROP_REASON_SOCKET_RCVBUFF`.
-    pub const REASON_SOCKET_BUFFER: &str = "REASON_SOCKET_BUFFER";
 }
 
 /// Index of a [`Line`].

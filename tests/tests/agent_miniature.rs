@@ -3,7 +3,7 @@
 use tailgauge_testbed::agent::Agent;
 use tailgauge_testbed::miniature::{MiniatureTailnet, Options};
 use tailgauge_testbed::needs;
-use tailgauge_testbed::proof::{Outcome, totals, underlay};
+use tailgauge_testbed::proof::{Outcome, drops, totals, underlay};
 use tailgauge_testbed::tailnet::Tailnet;
 
 fn with_agent(
@@ -36,4 +36,9 @@ fn wire_packets_equal_what_the_sender_counts() -> Outcome {
 #[test]
 fn what_leaves_the_machine_equals_what_came_out_of_the_tunnel() -> Outcome {
     with_agent("what_leaves", &["ip", "nft"], underlay::what_leaves)
+}
+
+#[test]
+fn drops_of_a_full_ring_equal_those_of_the_device() -> Outcome {
+    with_agent("full_ring", &["ip", "nft"], drops::full_ring)
 }

@@ -191,7 +191,7 @@ fn prometheus_beside_a_real_exit_node() {
 fn restart(tailnet: &RealTailnet, agent: &mut Agent<'_>, signal: Signal) -> Outcome {
     let namespace = tailnet.exit_node().namespace;
     let reattached = |scrape: &Exposition| scrape.sum("tailgauge_hook_reattachments_total", &[]);
-    let attached = |scrape: &Exposition| scrape.sum("tailgauge_hook_attached", &[]);
+    let attached = |scrape: &Exposition| scrape.sum("tailgauge_hook_attached", &[("device", TUNNEL)]);
 
     tailnet.end_tailscaled(Role::Exit, signal)?;
     wait_until("the device to go", Duration::from_secs(5), || Device::read(namespace, TUNNEL).is_err())?;

@@ -6,3 +6,6 @@ pub mod kernel;
 mod netlink;
 pub mod sampler;
 pub mod tailscale;
+mod thread_time;
+
+use thread_time::thread_time;

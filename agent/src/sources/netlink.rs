@@ -76,7 +76,8 @@ impl Netlink {
                 match header.kind {
                     NLMSG_ERROR => return acknowledged(body),
                     NLMSG_DONE if interrupted => return Err(io::Error::from_raw_os_error(libc::EINTR)),
-                    NLMSG_DONE => return Ok(()),
+                    // What the dump came to (`netlink_dump_done` in net/netlink/af_netlink.c).
+                    NLMSG_DONE => return acknowledged(body),
                     _ if answers == most => {
                         let text = format!("there are more than {most}");
                         return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
@@ -160,7 +161,7 @@ pub(in crate::sources) fn push_attribute(body: &mut Vec<u8>, kind: u16, value: &
     body.resize(body.len().next_multiple_of(4), 0);
 }
 
-/// An `NLMSG_ERROR` body: zero is an acknowledgement.
+/// An `NLMSG_ERROR` or `NLMSG_DONE` body: zero is an acknowledgement.
 fn acknowledged(body: &[u8]) -> io::Result<()> {
     match body.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
         Some(0) => Ok(()),
@@ -217,6 +218,16 @@ mod tests {
         let error = netlink.request(libc::RTM_GETQDISC, 0, &body, |_, _| ()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         netlink.request(libc::RTM_GETQDISC, libc::NLM_F_ACK as u16, &body, |_, _| ()).unwrap();
+    }
+
+    #[test]
+    fn a_dump_that_ends_in_an_error_is_none() {
+        let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_SOCK_DIAG).unwrap();
+        // struct inet_diag_req_v2 of a protocol that has no sockets.
+        let mut body = [0; 56];
+        (body[0], body[1]) = (libc::AF_INET as u8, 200);
+        let error = netlink.request(20, libc::NLM_F_DUMP as u16, &body, |_, _| ()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     }
 
     #[test]

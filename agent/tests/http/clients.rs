@@ -125,7 +125,7 @@ const MANY: u32 = 6_000;
 
 #[test]
 fn a_slow_reader_holds_up_nobody_and_is_cut_off() {
-    let limits = Limits { answer: Duration::from_millis(1_500), scrapes: 1, ..Limits::default() };
+    let limits = Limits { answer: Duration::from_secs(4), scrapes: 1, ..Limits::default() };
     serve(MANY, limits, |setup| async move {
         let mut slow = setup.dawdle().await;
         let (head, body) = setup.get("/metrics").await;

@@ -60,7 +60,7 @@ pub(crate) fn parse(text: &str, openmetrics: bool) -> Result<Exposition, String>
         let legal: &[&str] = match (exposition.types[family].as_str(), openmetrics) {
             ("counter", true) => &["_total"],
             ("info", true) => &["_info"],
-            ("counter" | "gauge", _) | ("unknown", true) => &[""],
+            ("counter" | "gauge", _) | ("unknown", true) | ("untyped", false) => &[""],
             ("histogram", _) => &["_bucket", "_sum", "_count"],
             (other, _) => return Err(format!("unknown type {other}")),
         };

@@ -2,7 +2,10 @@
 //!
 //! On egress the mark tells, on ingress the UDP port. Any other packet leaves after one comparison.
 
-use core::ptr::{addr_of, addr_of_mut};
+use core::{
+    arch::asm,
+    ptr::{addr_of, addr_of_mut},
+};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_get_smp_processor_id};
 use tailgauge_ebpf::{
@@ -24,6 +27,8 @@ use super::{
 /// `TC_ACT_UNSPEC`, which is also `TCX_NEXT`: whoever comes next decides.
 const NEXT: i32 = -1;
 
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = ETHERNET_HEADER as u32;
 /// IP protocol number of UDP.
 const UDP: u8 = 17;
 /// Bytes of a VLAN tag (IEEE 802.1Q), and how many of them are skipped.
@@ -39,27 +44,43 @@ const FOREIGN: Arrival = u64::MAX;
 /// Not to be read where headers usually are.
 const UNUSUAL: Arrival = u64::MAX - 1;
 
-/// A row of the counters, and where its interface's packets have their IP header.
+/// A row of the counters, and where its interface's packets have their IP header, VLAN tags aside.
 #[derive(Clone, Copy)]
 struct Place {
     row: u32,
-    link_header: u32,
+    is_ethernet: bool,
+    offset: u32,
+}
+
+/// The same number, about which the verifier forgets what it has learned from comparisons: it would follow the rest
+/// of the program anew for each value. Older kernels do so even where the value does not matter.
+#[inline(always)]
+fn forgotten(mut value: u64) -> u64 {
+    // SAFETY: arithmetic without effect.
+    unsafe { asm!("{0} |= 0", inout(reg) value, options(pure, nomem, nostack)) };
+    value
+}
+
+/// Kind of a packet with either mark.
+#[inline(always)]
+fn kind(mark: u32) -> usize {
+    const { assert!(MARK_FORWARDED.is_power_of_two() && KIND_FORWARDED == 1 && KIND_TAILSCALED == 0) };
+    (forgotten(u64::from(mark)) >> MARK_FORWARDED.trailing_zeros() & 1) as usize
 }
 
 /// Counts a packet that leaves.
 #[inline(always)]
 pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the context that the kernel passed.
-    let kind = match unsafe { (*skb).mark } & MARK_MASK {
-        MARK_TAILSCALED => KIND_TAILSCALED,
-        MARK_FORWARDED => KIND_FORWARDED,
-        _ => return NEXT,
-    };
+    let mark = unsafe { (*skb).mark } & MARK_MASK;
+    if mark != MARK_TAILSCALED && mark != MARK_FORWARDED {
+        return NEXT;
+    }
     let Some(place) = place(skb) else { return NEXT };
-    let offset = ip_offset(skb, place.link_header);
+    let offset = ip_offset(skb, place);
     // SAFETY: as above.
     let headers = if unsafe { (*skb).gso_size } == 0 { 0 } else { headers(skb, offset) };
-    count::<TRANSMIT>(skb, place.row, kind, offset, headers);
+    count::<TRANSMIT>(skb, place.row, kind(mark), offset, headers);
     NEXT
 }
 
@@ -67,14 +88,11 @@ pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
 #[inline(always)]
 pub(super) fn receive(skb: *mut __sk_buff) -> i32 {
     let Some(place) = place(skb) else { return NEXT };
-    let mut offset = place.link_header;
-    let mut arrival = if offset == ETHERNET_HEADER {
-        arrival_linear::<ETHERNET_HEADER>(skb)
-    } else {
-        arrival_linear::<0>(skb)
-    };
+    let mut offset = place.offset;
+    let mut arrival =
+        if place.is_ethernet { arrival_linear::<ETHERNET>(skb) } else { arrival_linear::<0>(skb) };
     if arrival == UNUSUAL {
-        offset = ip_offset(skb, place.link_header);
+        offset = ip_offset(skb, place);
         arrival = arrival_whole(skb, offset);
     }
     if arrival != FOREIGN {
@@ -96,7 +114,13 @@ fn place(skb: *mut __sk_buff) -> Option<Place> {
             addr_of!((*underlay).devices).cast::<UnderlayDevice>().add(row).cast::<u64>().read_volatile()
         };
         if word as u32 == ifindex {
-            return Some(Place { row: row as u32, link_header: (word >> 32) as u32 });
+            let word = forgotten(word);
+            let header = word >> 32 & 0xffff;
+            return Some(Place {
+                row: (word >> 48) as u32,
+                is_ethernet: header == u64::from(ETHERNET_HEADER),
+                offset: (forgotten(word) >> 32 & 0xffff) as u32,
+            });
         }
         row += 1;
     }
@@ -105,13 +129,13 @@ fn place(skb: *mut __sk_buff) -> Option<Place> {
 
 /// Where the IP header begins: VLAN tags that are in the packet are skipped.
 #[inline(always)]
-fn ip_offset(skb: *mut __sk_buff, link_header: u32) -> u32 {
-    if link_header != ETHERNET_HEADER {
-        return link_header;
+fn ip_offset(skb: *mut __sk_buff, place: Place) -> u32 {
+    if !place.is_ethernet {
+        return place.offset;
     }
     // SAFETY: the context that the kernel passed.
     match Linear::new(unsafe { &*skb }).fixed::<12, 4>() {
-        Some([a, b, ..]) if !is_tag([a, b]) => ETHERNET_HEADER,
+        Some([a, b, ..]) if !is_tag([a, b]) => place.offset,
         _ => skip_tags(skb),
     }
 }
@@ -124,7 +148,7 @@ const fn is_tag(ethertype: [u8; 2]) -> bool {
 
 #[inline(never)]
 fn skip_tags(skb: *mut __sk_buff) -> u32 {
-    let mut offset = ETHERNET_HEADER;
+    let mut offset = ETHERNET;
     for _ in 0..MAX_TAGS {
         match (Rest { skb, offset: offset - 2 }).variable::<4>(0) {
             Some([a, b, ..]) if is_tag([a, b]) => offset += VLAN_TAG,
@@ -139,7 +163,7 @@ fn skip_tags(skb: *mut __sk_buff) -> u32 {
 fn arrival_linear<const LINK: u32>(skb: *mut __sk_buff) -> Arrival {
     // SAFETY: the context that the kernel passed.
     let linear = Linear::new(unsafe { &*skb });
-    if LINK == ETHERNET_HEADER {
+    if LINK == ETHERNET {
         match linear.fixed::<12, 4>() {
             Some([a, b, ..]) if !is_tag([a, b]) => {}
             _ => return UNUSUAL,

@@ -1,6 +1,7 @@
 //! What must be true of the agent on every tailnet, the miniature one and the real one.
 
 pub mod device;
+pub mod drops;
 pub mod iperf;
 pub mod legs;
 pub mod scraped;

@@ -31,7 +31,7 @@ fn a_missing_interface_is_awaited_and_counted_from_its_first_packet() {
         let agent = Agent::start(&stage.namespace, &socket, &[]).unwrap();
         let said = wait_readyz(&agent, 503, "there is no interface tailscale0 yet");
         assert_eq!(said.lines().count(), 1, "{said}");
-        assert_eq!(agent.scrape().unwrap().sum("tailgauge_hook_attached", &[]), 0.0);
+        assert_eq!(agent.scrape().unwrap().sum("tailgauge_hook_attached", &[("device", TUNNEL)]), 0.0);
 
         // A device of the name that carries frames is refused in words, and not for ever.
         stage.namespace.ip(&["tuntap", "add", TUNNEL, "mode", "tap"]).unwrap();
@@ -42,7 +42,7 @@ fn a_missing_interface_is_awaited_and_counted_from_its_first_packet() {
 
         let tun = stage.make_device().unwrap();
         wait_readyz(&agent, 200, "ready");
-        assert_eq!(agent.scrape().unwrap().sum("tailgauge_hook_attached", &[]), 2.0);
+        assert_eq!(agent.scrape().unwrap().sum("tailgauge_hook_attached", &[("device", TUNNEL)]), 2.0);
         tun
     };
     stage.tun = Some(tun);

@@ -80,7 +80,10 @@ fn a_full_table_drops_new_flows_and_no_old_ones() {
         return;
     }
 
-    flush(namespace).unwrap();
+    if let Err(error) = flush(namespace) {
+        needs::skip(test, &format!("connection tracking by netlink: {error}"));
+        return;
+    }
     let (_, before) = agreed(&agent, "an empty table", read, same);
     assert_eq!(before, [0, limit, 0, 0]);
     flows(&stage, Ipv4Addr::new(100, 64, 1, 0), HOST);

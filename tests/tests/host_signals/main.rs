@@ -8,6 +8,7 @@ mod kernel;
 mod memory;
 mod process;
 mod qdisc;
+mod recreated;
 mod ring;
 mod softirq;
 mod stall;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tailgauge_testbed::needs;
 
 use compare::Rounds;
-use stand::{Stand, with};
+use stand::{ROOT, Stand, with};
 
 /// Every collector of `/compat/node`.
 const COLLECTORS: [&str; 20] = [
@@ -51,7 +51,16 @@ fn every_family_has_the_type_the_labels_and_the_values_of_node_exporter() {
     else {
         return;
     };
-    with(agrees);
+    with("/", agrees);
+}
+
+#[test]
+fn the_host_of_a_container_is_shown_as_node_exporter_shows_it() {
+    let Ok(()) = needs::root_and("the_host_of_a_container_is_shown_as_node_exporter_shows_it", &NEEDED)
+    else {
+        return;
+    };
+    with(ROOT, agrees);
 }
 
 fn agrees(stand: &Stand<'_>) {
@@ -74,7 +83,7 @@ fn agrees(stand: &Stand<'_>) {
 #[test]
 fn collectors_are_chosen_as_in_node_exporter() {
     let Ok(()) = needs::root_and("collectors_are_chosen_as_in_node_exporter", &NEEDED) else { return };
-    with(chooses);
+    with("/", chooses);
 }
 
 fn chooses(stand: &Stand<'_>) {

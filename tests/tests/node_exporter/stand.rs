@@ -41,6 +41,7 @@ mkdir -p "/run/with blank" /run/udev/data @COVERED@
 mount -t tmpfs below @COVERED@
 mount -t tmpfs above $(dirname @COVERED@)
 mount -t tmpfs -o ro,size=2m blank "/run/with blank"
+[ @ROOT@ = / ] || { mkdir @ROOT@; mount --rbind / @ROOT@; }
 while read -r major minor name rest; do
     printf "S:disk\nE:ID_MODEL=Model \"%s\"\nE:ID_SERIAL_SHORT=serial\nE:ID_FS_TYPE=ext4\nE:DM_NAME=%s\nE:ID_ATA=1\nE:ID_ATA_WRITE_CACHE=1\n" \
         "$name" "$name" > "/run/udev/data/b$major:$minor"
@@ -67,12 +68,16 @@ struct Sockets {
     _udp: [UdpSocket; 2],
 }
 
-/// Runs a test beside both.
-pub(crate) fn with(test: impl FnOnce(&Stand<'_>)) {
+/// Another root than `/`: all mounts are there once more, as a container sees its host.
+pub(crate) const ROOT: &str = "/run/root";
+
+/// Runs a test beside both, which see the host's files below `root`.
+pub(crate) fn with(root: &str, test: impl FnOnce(&Stand<'_>)) {
     let stage = Stage::set().unwrap();
     let _sockets = fill(&stage);
-    let program = script(stage.folder());
-    let agent = Agent::start_program(&program, &stage.namespace, &stage.socket(), &[]).unwrap();
+    let program = script(stage.folder(), root);
+    let flags = ["--path.rootfs", root];
+    let agent = Agent::start_program(&program, &stage.namespace, &stage.socket(), &flags).unwrap();
     let stand = Stand { agent, stage: &stage };
     wait_until("node_exporter", PATIENCE, || stand.get(REFERENCE, "/metrics").is_some()).unwrap_or_else(
         |timeout| {
@@ -111,14 +116,15 @@ fn fill(stage: &Stage) -> Sockets {
 }
 
 /// The program that starts both, in `folder`.
-fn script(folder: &Path) -> PathBuf {
+fn script(folder: &Path, root: &str) -> PathBuf {
     let quoted = |flag: &str| format!("\"{}\"", flag.replace('\\', "\\\\").replace('$', "\\$"));
     let flags = FLAGS.iter().map(|flag| quoted(flag));
     let collectors = COLLECTORS.iter().map(|name| format!("--collector.{name}"));
-    let flags: Vec<_> = flags.chain(collectors).collect();
+    let flags: Vec<_> = flags.chain(collectors).chain([format!("--path.rootfs={root}")]).collect();
     let program = folder.join("both");
     let text = SCRIPT
         .replace("@COVERED@", COVERED)
+        .replace("@ROOT@", root)
         .replace("@FLAGS@", &flags.join(" "))
         .replace("@FOLDER@", &folder.display().to_string())
         .replace("@AGENT@", &agent::binary().unwrap().display().to_string());

@@ -17,11 +17,11 @@ const PORT: u16 = 41641;
 const PORT_V6: u16 = 41642;
 
 /// Programs that count index 1 in [`ROW`], where an IP header comes after `link_header` bytes.
-fn programs(test: &str, link_header: u32) -> Option<Programs> {
+fn programs(test: &str, link_header: u16) -> Option<Programs> {
     let mut programs = load(test, Sizes::default())?;
     let mut underlay = Underlay::default();
-    underlay.devices[0] = UnderlayDevice { ifindex: 77, link_header: 0 };
-    underlay.devices[ROW as usize] = UnderlayDevice { ifindex: 1, link_header };
+    underlay.devices[0] = UnderlayDevice { ifindex: 77, link_header: 0, row: 0 };
+    underlay.devices[ROW as usize] = UnderlayDevice { ifindex: 1, link_header, row: ROW as u16 };
     programs.set_underlay(&underlay).unwrap();
     programs.set_ports([&[PORT, 3478], &[PORT_V6]]).unwrap();
     for (map, network, class) in [

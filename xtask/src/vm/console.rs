@@ -88,6 +88,8 @@ mod tests {
         tailgauge-vm: programs exited 0\n\
         test result: ok. 15 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 99.00s\n\
         tailgauge-vm: attach exited 0\n\
+        tailgauge-vm: attach_underlay exited 0\n\
+        tailgauge-vm: drops exited 0\n\
         tailgauge-vm: SKIPPED a_test: needs `nft`\n\
         tailgauge-vm: done\n";
 
@@ -114,7 +116,7 @@ mod tests {
         assert!(verdict("clsact (", "tcx (").contains("the hooks should be clsact"));
         assert!(verdict("ok    programs", "FAIL  programs").contains("programs REFUSED"));
         assert!(
-            verdict("attach exited 0", "attach exited 143")
+            verdict(" attach exited 0", " attach exited 143")
                 .contains("the tests attach failed or did not end")
         );
         assert!(verdict("41 passed; 0 failed", "40 passed; 1 failed").contains("1 failed"));

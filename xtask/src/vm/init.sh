@@ -21,7 +21,7 @@ tailgauge check
 export TAILGAUGE_SKIPPED=/tmp/skipped
 touch "$TAILGAUGE_SKIPPED"
 filter=$(cat /filter)
-for name in programs attach; do
+for name in programs attach attach_underlay drops; do
     # Every test loads the programs, which the emulated verifier takes seconds for.
     timeout 1200 "$name" --test-threads=1 "$filter"
     echo "tailgauge-vm: $name exited $?"

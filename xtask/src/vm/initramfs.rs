@@ -15,7 +15,7 @@ use crate::run::{Error, cargo, check, output};
 const INIT: &str = include_str!("init.sh");
 
 /// Modules in the order in which they are loaded, under `kernel/`.
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 9] = [
     "drivers/net/tun",
     "drivers/net/veth",
     "net/llc/llc",
@@ -23,10 +23,12 @@ const MODULES: [&str; 7] = [
     "net/bridge/bridge",
     "net/sched/sch_ingress",
     "net/sched/cls_bpf",
+    "net/ipv4/inet_diag",
+    "net/ipv4/udp_diag",
 ];
 
 /// Test binaries that run in the machine; init.sh names them too.
-pub const TESTS: [&str; 2] = ["programs", "attach"];
+pub const TESTS: [&str; 4] = ["programs", "attach", "attach_underlay", "drops"];
 
 /// What was built for the machine.
 pub struct Binaries {

@@ -47,6 +47,19 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
+    /// Every mode, those of guests last.
+    #[must_use]
+    pub const fn all(&self) -> [f64; 10] {
+        let Self { user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice } = *self;
+        [user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice]
+    }
+
+    /// As [`Self::all`], to be changed.
+    pub const fn all_mut(&mut self) -> [&mut f64; 10] {
+        let Self { user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice } = self;
+        [user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice]
+    }
+
     /// Label values and seconds of the modes that add up to the time since boot.
     #[must_use]
     pub const fn modes(&self) -> [(&'static str, f64); 8] {

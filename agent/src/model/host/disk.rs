@@ -29,7 +29,7 @@ pub struct Disk {
     pub io_weighted_seconds: f64,
 }
 
-/// Space of one mounted file system (statvfs of its first mount in /proc/self/mountinfo).
+/// Space of one mounted file system (statvfs of its first mount).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filesystem {
     /// What is mounted, such as `/dev/vda`; cleaned.

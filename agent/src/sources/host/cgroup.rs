@@ -3,15 +3,12 @@
 //!
 //! A quota of an ancestor throttles as well as one's own, and shows in the ancestor's files alone: every level is read.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::proc_file::{is_gone, number, read_of_process};
+use super::proc_file::{is_gone, number, read_of_process, read_small};
 use super::tailscaled::Finder;
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Cgroup, Host};
-use crate::sources::clean;
 
 /// Remembers which process tailscaled is.
 #[derive(Default)]
@@ -64,7 +61,7 @@ enum Version {
 
 impl Place {
     /// Finds it in /proc/PID/cgroup (cgroups(7)): `5:cpu,cpuacct:/group` for version 1, `0::/group` for version 2.
-    /// `None` for a group outside of what this process may see.
+    /// `None` for a group outside of what this process may see, or with an odd name.
     fn of(controller: &str, membership: &str, root: &Path) -> Option<Self> {
         let mut unified = None;
         for line in membership.lines() {
@@ -85,6 +82,10 @@ impl Place {
 
     fn new(version: Version, mount: PathBuf, path: &str) -> Option<Self> {
         let group = PathBuf::from(path.trim_start_matches('/'));
+        // Somebody may name groups as he likes, but for the line feed.
+        if path.len() >= libc::PATH_MAX as usize || path.contains(char::is_control) {
+            return None;
+        }
         let inside = group.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         inside.then_some(Self { version, mount, group })
     }
@@ -114,18 +115,19 @@ impl Version {
             found.cpu_quota = Some(found.cpu_quota.map_or(cpus, |other| other.min(cpus)));
         }
         let Some(text) = read(&level.join("cpu.stat"))? else { return Ok(()) };
-        let sum = found.throttling.get_or_insert_default();
         for line in text.lines() {
             let Some((key, value)) = line.split_once(' ') else { continue };
-            let count = || {
-                number::<u64>(Some(value))
-                    .ok_or_else(|| malformed(level.join("cpu.stat"), "a name and a count", line))
-            };
+            // Version 2 has the file, without these lines, where the controller is off.
+            if !matches!(key, "nr_periods" | "nr_throttled" | "throttled_time" | "throttled_usec") {
+                continue;
+            }
+            let count: u64 = number(Some(value))
+                .ok_or_else(|| malformed(level.join("cpu.stat"), "a name and a count", line))?;
+            let sum = found.throttling.get_or_insert_default();
             match key {
-                "nr_periods" => sum.periods = sum.periods.saturating_add(count()?),
-                "nr_throttled" => sum.throttled_periods = sum.throttled_periods.saturating_add(count()?),
-                "throttled_time" | "throttled_usec" => sum.throttled_seconds += count()? as f64 / time_unit,
-                _ => {}
+                "nr_periods" => sum.periods = sum.periods.saturating_add(count),
+                "nr_throttled" => sum.throttled_periods = sum.throttled_periods.saturating_add(count),
+                _ => sum.throttled_seconds += count as f64 / time_unit,
             }
         }
         Ok(())
@@ -181,19 +183,13 @@ fn value(level: &Path, name: &str) -> Result<Option<f64>, HostError> {
 
 /// `None` when the level has no such file, or went meanwhile (ENODEV).
 fn read(path: &Path) -> Result<Option<String>, HostError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
-    }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    is_gone(error) || error.raw_os_error() == Some(libc::ENODEV)
+    read_small(path, |error| is_gone(error) || error.raw_os_error() == Some(libc::ENODEV))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::model::host::Throttling;
 
@@ -248,6 +244,13 @@ mod tests {
     }
 
     #[test]
+    fn without_the_cpu_controller_nothing_is_known_of_throttling() {
+        let tree = Tree::new("0::/vpn\n");
+        tree.write("sys/fs/cgroup/vpn/cpu.stat", "usage_usec 5\nuser_usec 3\nsystem_usec 2\n");
+        assert_eq!(tree.collect().unwrap(), Some(Cgroup::default()));
+    }
+
+    #[test]
     fn version_1_with_controllers_in_one_mount() {
         let tree = Tree::new("4:memory:/vpn\n2:cpu,cpuacct:/vpn\n0::/\n");
         tree.write("sys/fs/cgroup/cpu,cpuacct/vpn/cpu.cfs_quota_us", "50000\n");
@@ -266,8 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn a_group_outside_of_the_namespace_says_nothing() {
-        assert_eq!(Tree::new("0::/../other\n").collect().unwrap(), Some(Cgroup::default()));
+    fn a_group_outside_of_the_namespace_or_with_an_odd_name_says_nothing() {
+        for group in ["../other".to_owned(), "\u{1b}[2J".to_owned(), "x".repeat(5000)] {
+            let found = Tree::new(&format!("0::/{group}\n")).collect().unwrap();
+            assert_eq!(found, Some(Cgroup::default()), "{group:?}");
+        }
     }
 
     #[test]

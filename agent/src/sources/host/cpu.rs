@@ -2,7 +2,7 @@
 //!
 //! procfs' `KernelStats` is not used: it drops the CPU numbers, so that an offline CPU shifts all after it.
 
-use super::proc_file::{Bad, ProcFile, number};
+use super::proc_file::{Bad, ProcFile, cpu_number, number};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Cpu, CpuTime, Host};
 
@@ -27,9 +27,15 @@ impl CpuReader {
     }
 }
 
-/// Reads /proc/stat.
+/// Time that turns back by less stands still until it is made good; by more it began anew.
+const TURNS_BACK_SECONDS: f64 = 3.0;
+
+/// Reads /proc/stat, and remembers it: what is exported as a counter must not turn back.
 #[derive(Default)]
-pub(super) struct CpuCollector(CpuReader);
+pub(super) struct CpuCollector {
+    reader: CpuReader,
+    last: Cpu,
+}
 
 impl Collector for CpuCollector {
     const NAME: &'static str = "cpu";
@@ -41,7 +47,31 @@ impl Collector for CpuCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Cpu>, HostError> {
-        self.0.read(paths).map(Some)
+        let mut cpu = self.reader.read(paths)?;
+        hold(&self.last.total, &mut cpu.total);
+        for (number, time) in &mut cpu.per_cpu {
+            let place = self.last.per_cpu.binary_search_by_key(number, |(other, _)| *other);
+            if let Ok(place) = place {
+                hold(&self.last.per_cpu[place].1, time);
+            }
+        }
+        self.last.clone_from(&cpu);
+        Ok(Some(cpu))
+    }
+}
+
+/// Idle time is computed at each reading (`get_idle_time` in fs/proc/stat.c) and may be less than before, as
+/// Documentation/filesystems/proc.rst says of iowait. As a counter that would be a restart, with all the time since boot
+/// come in at once. A CPU that was offline does begin anew with idle and iowait before kernel 6.8.
+fn hold(last: &CpuTime, now: &mut CpuTime) {
+    let turned_back = |last: f64, now: f64| (now < last).then_some(last - now);
+    if turned_back(last.idle, now.idle).is_some_and(|seconds| seconds >= TURNS_BACK_SECONDS) {
+        return;
+    }
+    for (last, now) in last.all().into_iter().zip(now.all_mut()) {
+        if turned_back(last, *now).is_some_and(|seconds| seconds < TURNS_BACK_SECONDS) {
+            *now = last;
+        }
     }
 }
 
@@ -68,8 +98,12 @@ fn parse(text: &str, ticks_per_second: f64, mut per_cpu: Vec<(u32, CpuTime)>) ->
             "procs_blocked" => cpu.blocked = next.ok_or_else(bad)?,
             _ => {
                 let Some(which) = key.strip_prefix("cpu") else { continue };
-                let row = number(Some(which)).zip(times(line, ticks_per_second));
-                cpu.per_cpu.push(row.ok_or(Bad::Line(index + 1, EXPECTED))?);
+                let row = cpu_number(Some(which)).zip(times(line, ticks_per_second));
+                let (number, times) = row.ok_or(Bad::Line(index + 1, EXPECTED))?;
+                if cpu.per_cpu.last().is_some_and(|(last, _)| *last >= number) {
+                    return Err(Bad::Line(index + 1, "a CPU after those of lower numbers"));
+                }
+                cpu.per_cpu.push((number, times));
             }
         }
     }
@@ -135,6 +169,9 @@ mod tests {
             parse("cpu 1 2 3\n", 100.0, Vec::new()).unwrap_err(),
             Bad::Line(1, "a CPU and at least four counts of ticks")
         );
+        let twice = "cpu 1 2 3 4\ncpu0 1 2 3 4\ncpu0 1 2 3 4\n";
+        let expected = Bad::Line(3, "a CPU after those of lower numbers");
+        assert_eq!(parse(twice, 100.0, Vec::new()), Err(expected));
         assert_eq!(parse("ctxt 1\n", 100.0, Vec::new()), Err(Bad::Missing("cpu")));
         assert_eq!(parse("cpu 1 2 3 4\nctxt -1\n", 100.0, Vec::new()), Err(Bad::Line(2, "a count")));
     }

@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::proc_file::number;
+use super::proc_file::{number, read_small};
+use super::rest::Rest;
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{CpuFrequency, Host};
 
@@ -15,14 +16,16 @@ const MOST: usize = 256;
 /// Heat is slow, and the files are many.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Before kernel 5.18, x86 waited 10 ms for each CPU to say how fast it is: too long for a number.
-const PATIENCE: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_millis(5);
+/// One answer may be late because this thread was: so many in a row are the kernel's way.
+const LATE_ANSWERS: u32 = 3;
 
 /// Reads every [`INTERVAL`].
 #[derive(Default)]
 pub(super) struct CpufreqCollector {
-    read: Option<Instant>,
-    /// Whether asking for the frequency took too long.
-    slow: bool,
+    rest: Rest,
+    /// How many answers in a row came late.
+    late: u32,
 }
 
 impl Collector for CpufreqCollector {
@@ -35,13 +38,12 @@ impl Collector for CpufreqCollector {
     }
 
     fn rests(&self) -> bool {
-        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+        self.rest.is_on()
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<CpuFrequency>>, HostError> {
-        self.read = None;
         let found = self.cpus(&paths.sysfs.join("devices/system/cpu"))?;
-        self.read = Some(Instant::now());
+        self.rest.begin(INTERVAL);
         Ok(Some(found))
     }
 }
@@ -79,21 +81,21 @@ impl CpufreqCollector {
     }
 
     fn current(&mut self, directory: &Path) -> Result<Option<u64>, HostError> {
-        if self.slow {
+        if self.late >= LATE_ANSWERS {
             return Ok(None);
         }
         let started = Instant::now();
         let hertz = kilohertz(&directory.join("cpufreq/scaling_cur_freq"))?;
-        self.slow = started.elapsed() > PATIENCE;
+        self.late = if started.elapsed() > PATIENCE { self.late + 1 } else { 0 };
         Ok(hertz)
     }
 }
 
-/// A frequency in Hz; `None` where the file is missing, or a driver writes `<unknown>`.
+/// A frequency in Hz; `None` where the file is missing, or a driver that does not know it writes `<unknown>` or 0.
 fn kilohertz(path: &Path) -> Result<Option<u64>, HostError> {
     match content(path)? {
         Some(text) if text.trim() == "<unknown>" => Ok(None),
-        Some(text) => whole(path, &text).map(|kilohertz| kilohertz.checked_mul(1000)),
+        Some(text) => Ok(whole(path, &text)?.checked_mul(1000).filter(|hertz| *hertz > 0)),
         None => Ok(None),
     }
 }
@@ -108,18 +110,8 @@ fn whole(path: &Path, text: &str) -> Result<u64, HostError> {
 
 /// `None` for a file that is not there, and for that of a CPU that is switched off or went meanwhile.
 fn content(path: &Path) -> Result<Option<String>, HostError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENOENT | libc::ENODEV | libc::EBUSY | libc::EINVAL | libc::EIO)
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
-    }
+    let absent = [libc::ENOENT, libc::ENODEV, libc::EBUSY, libc::EINVAL, libc::EIO];
+    read_small(path, |error| error.raw_os_error().is_some_and(|number| absent.contains(&number)))
 }
 
 #[cfg(test)]
@@ -170,18 +162,23 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_is_named_and_a_number_too_large_is_none() {
+    fn a_bad_file_is_named_and_an_unknown_frequency_is_none() {
         let root = tree(&[("cpu0/cpufreq/scaling_cur_freq", "fast\n")]);
         let error = collect(&root).unwrap_err().to_string();
         assert!(error.contains("cpu0/cpufreq/scaling_cur_freq") && error.contains("a number"), "{error}");
-        let root = tree(&[("cpu0/cpufreq/scaling_cur_freq", "18446744073709551615\n")]);
-        assert_eq!(collect(&root).unwrap().unwrap(), []);
+        for unknown in ["18446744073709551615", "0", "<unknown>"] {
+            let root = tree(&[("cpu0/cpufreq/scaling_cur_freq", &format!("{unknown}\n"))]);
+            assert_eq!(collect(&root).unwrap().unwrap(), [], "{unknown}");
+        }
     }
 
     #[test]
-    fn a_frequency_that_takes_long_is_not_asked_for_again() {
+    fn a_frequency_that_always_takes_long_is_not_asked_for_again() {
         let root = tree(&[("cpu0/cpufreq/scaling_cur_freq", "1200000\n")]);
-        let mut collector = CpufreqCollector { slow: true, ..CpufreqCollector::default() };
-        assert_eq!(collector.cpus(&root.path().join("devices/system/cpu")).unwrap(), []);
+        let mut collector = CpufreqCollector { late: LATE_ANSWERS, ..CpufreqCollector::default() };
+        let directory = root.path().join("devices/system/cpu");
+        assert_eq!(collector.cpus(&directory).unwrap(), []);
+        let mut collector = CpufreqCollector { late: LATE_ANSWERS - 1, ..CpufreqCollector::default() };
+        assert_eq!(collector.cpus(&directory).unwrap().len(), 1, "one late answer is chance");
     }
 }

@@ -1,10 +1,13 @@
 //! Collector `diskstats`: /proc/diskstats (Documentation/admin-guide/iostats.rst).
 
+use std::collections::HashSet;
+
 use procfs::DiskStat;
 
 use super::proc_file::{Bad, ProcFile};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Disk, Host};
+use crate::sources::clean;
 
 /// A sector of this file, whatever the device's own is.
 const SECTOR_BYTES: u64 = 512;
@@ -29,6 +32,7 @@ impl Collector for DiskstatsCollector {
 
 fn parse(text: &str) -> Result<Vec<Disk>, Bad> {
     let mut disks: Vec<Disk> = Vec::new();
+    let mut names = HashSet::new();
     for (index, line) in text.lines().enumerate() {
         let name = line.split_ascii_whitespace().nth(2).unwrap_or_default();
         // A partition follows its disk and is counted there already.
@@ -37,7 +41,11 @@ fn parse(text: &str) -> Result<Vec<Disk>, Bad> {
         }
         let stat = DiskStat::from_line(line)
             .map_err(|_| Bad::Line(index + 1, "two device numbers, a name and at least eleven counts"))?;
-        disks.push(disk(stat));
+        let disk = disk(&stat);
+        if !names.insert(disk.name.clone()) {
+            return Err(Bad::Line(index + 1, "each disk once"));
+        }
+        disks.push(disk);
     }
     Ok(disks)
 }
@@ -60,10 +68,10 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn disk(stat: DiskStat) -> Disk {
+fn disk(stat: &DiskStat) -> Disk {
     let seconds = |milliseconds: u64| milliseconds as f64 / 1e3;
     Disk {
-        name: stat.name,
+        name: clean::label(&stat.name, "unknown"),
         reads: stat.reads,
         reads_merged: stat.merged,
         read_bytes: stat.sectors_read.saturating_mul(SECTOR_BYTES),
@@ -108,5 +116,7 @@ mod tests {
         let text = DISKSTATS.replace("259       0 nvme0n1 9", "259       0 nvme0n1 nine");
         assert!(matches!(parse(&text), Err(Bad::Line(4, _))));
         assert!(matches!(parse("1 2"), Err(Bad::Line(1, _))));
+        let twice = "254 0 vda 1 1 1 1 1 1 1 1 1 1 1\n".repeat(2);
+        assert_eq!(parse(&twice).unwrap_err(), Bad::Line(2, "each disk once"));
     }
 }

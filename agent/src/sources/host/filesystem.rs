@@ -1,15 +1,12 @@
-//! Collector `filesystem`: space by statvfs of what /proc/self/mountinfo lists (proc_pid_mountinfo(5)).
-//!
-//! procfs' `MountInfo` is not used: it leaves `\040` for a blank in paths.
+//! Collector `filesystem`: space by statvfs of what is mounted.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::statvfs;
 
-use super::proc_file::{Bad, ProcFile};
+use super::mountinfo::{Line, MountTable, unescape};
+use super::proc_file::Bad;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Filesystem, Host};
 use crate::sources::clean;
@@ -51,7 +48,7 @@ const REMOTE: [&str; 9] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "
 
 /// Keeps the mount table open.
 #[derive(Default)]
-pub(super) struct FilesystemCollector(ProcFile);
+pub(super) struct FilesystemCollector(MountTable);
 
 impl Collector for FilesystemCollector {
     const NAME: &'static str = "filesystem";
@@ -63,7 +60,7 @@ impl Collector for FilesystemCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<Filesystem>>, HostError> {
-        let mounts = self.0.parse(&paths.procfs, "self/mountinfo", parse)?;
+        let mounts = self.0.parse(paths, parse)?;
         let mut filesystems: Vec<_> = mounts.iter().filter_map(|mount| space(&paths.rootfs, mount)).collect();
         // Two that only differed in what was cleaned away would be the same series.
         let mut seen = HashSet::new();
@@ -77,12 +74,13 @@ struct Mount {
     device: String,
     mount_point: PathBuf,
     fstype: String,
+    read_only: bool,
 }
 
 /// The first mount of each local file system that holds data, in order; of several on one mount point the last,
 /// which covers the others.
 fn parse(text: &str) -> Result<Vec<Mount>, Bad> {
-    let mut mounts: Vec<(&str, Mount)> = Vec::new();
+    let mut mounts: Vec<((u32, u32), Mount)> = Vec::new();
     let mut places: HashMap<PathBuf, usize> = HashMap::new();
     for (index, line) in text.lines().enumerate() {
         let (number, mount) = mount(line).ok_or(Bad::Line(index + 1, "a line of mountinfo"))?;
@@ -97,16 +95,16 @@ fn parse(text: &str) -> Result<Vec<Mount>, Bad> {
     Ok(mounts.into_iter().map(|(_, mount)| mount).collect())
 }
 
-/// `36 35 98:0 /root /mount options fields… - type device super-options`: the device number and the mount.
-fn mount(line: &str) -> Option<(&str, Mount)> {
-    let (left, right) = line.split_once(" - ")?;
-    let mut left = left.split(' ').skip(2);
-    let number = left.next()?;
-    let mount_point = unescape(left.nth(1)?);
-    let mut right = right.split(' ');
-    let fstype = right.next()?.to_owned();
-    let device = unescape(right.next()?).to_string_lossy().into_owned();
-    Some((number, Mount { device, mount_point, fstype }))
+/// The device number and the mount.
+fn mount(line: &str) -> Option<((u32, u32), Mount)> {
+    let line = Line::parse(line)?;
+    let mount = Mount {
+        device: unescape(line.device).to_string_lossy().into_owned(),
+        mount_point: unescape(line.mount_point),
+        fstype: line.fstype.to_owned(),
+        read_only: line.is_read_only(),
+    };
+    Some((line.number, mount))
 }
 
 fn holds_data(fstype: &str) -> bool {
@@ -118,24 +116,6 @@ pub(super) fn may_hang(fstype: &str) -> bool {
     REMOTE.contains(&fstype) || fstype == "fuse" || fstype.starts_with("fuse.")
 }
 
-/// Blank, tab, newline and backslash come as three octal digits (`mangle` in fs/seq_file.c).
-pub(super) fn unescape(field: &str) -> PathBuf {
-    let bytes = field.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let [first, tail @ ..] = rest {
-        let octal = match rest {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
-                Some((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'))
-            }
-            _ => None,
-        };
-        plain.push(octal.unwrap_or(*first));
-        rest = if octal.is_some() { &tail[3..] } else { tail };
-    }
-    PathBuf::from(OsString::from_vec(plain))
-}
-
 /// `None` when the file system cannot be asked (gone, no permission) or has no size.
 fn space(rootfs: &Path, mount: &Mount) -> Option<Filesystem> {
     let below = mount.mount_point.strip_prefix("/").unwrap_or(Path::new(""));
@@ -145,7 +125,7 @@ fn space(rootfs: &Path, mount: &Mount) -> Option<Filesystem> {
         device: clean::text(&mount.device, "none"),
         mount_point: clean::text(&mount.mount_point.to_string_lossy(), "/"),
         fstype: clean::label(&mount.fstype, "unknown"),
-        read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+        read_only: mount.read_only,
         size_bytes: bytes(stat.f_blocks),
         free_bytes: bytes(stat.f_bfree),
         available_bytes: bytes(stat.f_bavail),
@@ -178,9 +158,13 @@ mod tests {
         assert_eq!((mounts[0].device.as_str(), mounts[2].device.as_str()), ("/dev/vda", "covering"));
     }
 
+    fn mounted_at(place: &str) -> Mount {
+        Mount { device: "x".into(), mount_point: place.into(), fstype: "ext4".into(), read_only: false }
+    }
+
     #[test]
     fn the_root_of_this_host_has_space() {
-        let mount = Mount { device: "x".into(), mount_point: "/".into(), fstype: "ext4".into() };
+        let mount = mounted_at("/");
         let root = space(Path::new("/"), &mount).unwrap();
         assert!(root.size_bytes >= root.free_bytes && root.free_bytes >= root.available_bytes, "{root:?}");
         assert!(root.size_bytes > 1 << 20);
@@ -188,8 +172,7 @@ mod tests {
 
     #[test]
     fn a_mount_point_that_is_gone_is_left_out() {
-        let mount = Mount { device: "x".into(), mount_point: "/no/such/place".into(), fstype: "ext4".into() };
-        assert_eq!(space(Path::new("/"), &mount), None);
+        assert_eq!(space(Path::new("/"), &mounted_at("/no/such/place")), None);
     }
 
     #[test]

@@ -3,14 +3,13 @@
 //! Speed and duplex take a lock that stops all network configuration, and are asked for every 10 s only.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::link::{LinkHeader, Stats64};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::proc_file::number;
+use super::proc_file::{number, read_once};
 use super::route::Route;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{DeviceTraffic, Host, NetworkDevice, NetworkDevices};
@@ -152,17 +151,19 @@ impl Settings {
 
 /// Devices without a speed refuse to be read, or say -1.
 fn speed(device: &Path) -> Option<u64> {
-    let text = fs::read_to_string(device.join("speed")).ok()?;
+    let text = String::from_utf8(read_once(&device.join("speed")).ok()?).ok()?;
     number(Some(text.trim())).filter(|megabits| *megabits > 0 && *megabits < u64::from(u32::MAX))
 }
 
 fn duplex(device: &Path) -> Option<&'static str> {
-    let text = fs::read_to_string(device.join("duplex")).ok()?;
+    let text = String::from_utf8(read_once(&device.join("duplex")).ok()?).ok()?;
     ["full", "half"].into_iter().find(|known| *known == text.trim())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::sources::netlink::push_attribute;
     use proptest::prelude::*;

@@ -25,8 +25,12 @@ impl Collector for LoadavgCollector {
 }
 
 fn parse(text: &str) -> Result<Load, Bad> {
-    let load = LoadAverage::from_read(text.as_bytes())
-        .map_err(|_| Bad::Line(1, "three load averages, running/total tasks and the last process id"))?;
+    let load = LoadAverage::from_read(text.as_bytes()).ok();
+    // "nan" and "inf" are numbers to `f32`.
+    let is_load = |load: &f32| load.is_finite() && *load >= 0.0;
+    let load = load.filter(|load| [load.one, load.five, load.fifteen].iter().all(is_load));
+    let load =
+        load.ok_or(Bad::Line(1, "three load averages, running/total tasks and the last process id"))?;
     Ok(Load { one: decimal(load.one), five: decimal(load.five), fifteen: decimal(load.fifteen) })
 }
 
@@ -47,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        for text in ["", "1 2", "x 1 2 1/2 3"] {
+        for text in ["", "1 2", "x 1 2 1/2 3", "1 nan 2 1/2 3", "1 2 inf 1/2 3", "-1 2 3 1/2 3"] {
             assert!(matches!(parse(text), Err(Bad::Line(1, _))), "{text:?}");
         }
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::HostError;
@@ -12,6 +12,10 @@ use super::HostError;
 const LIMIT: usize = 4 << 20;
 /// First size of the buffer; most files fit, so that one read and one for the end do.
 const FIRST: usize = 8 << 10;
+/// The same for files that are read once: settings, and those below /proc/PID.
+const SMALL: usize = 2 << 10;
+/// `CONFIG_NR_CPUS` at most.
+pub(in crate::sources::host) const MOST_CPUS: u32 = 8192;
 /// How much of a bad line an error shows.
 const EXCERPT: usize = 80;
 
@@ -69,7 +73,7 @@ impl ProcFile {
             _ => HostError::Read { path: path.to_owned(), source },
         };
         if self.open.as_ref().is_none_or(|(opened, _)| opened != path) {
-            self.open = Some((path.to_owned(), File::open(path).map_err(failed)?));
+            self.open = Some((path.to_owned(), open(path).map_err(failed)?));
         }
         let Some((_, file)) = &self.open else { return Ok(()) };
         read_all(file, &mut self.buffer)
@@ -79,9 +83,24 @@ impl ProcFile {
     }
 }
 
+/// Opens a file to be read. A pipe in its place must not keep the agent waiting for somebody who writes.
+pub(in crate::sources::host) fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+/// Reads a small file once. More than any file has is an error, as is a pipe.
+pub(in crate::sources) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::with_capacity(SMALL);
+    match read_all(&open(path)?, &mut buffer)? {
+        true => Ok(buffer),
+        false => Err(io::ErrorKind::FileTooLarge.into()),
+    }
+}
+
 /// Reads the whole file into `buffer`; false when it has more than [`LIMIT`] bytes.
 fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<bool> {
-    buffer.resize(buffer.capacity().max(FIRST), 0);
+    let first = if buffer.capacity() == 0 { FIRST } else { buffer.capacity() };
+    buffer.resize(first, 0);
     let mut filled = 0;
     loop {
         let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) else {
@@ -102,18 +121,31 @@ fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Reads a small file once, such as one below /proc/PID. `None` when the process is gone.
-pub(in crate::sources::host) fn read_of_process(path: &Path) -> Result<Option<String>, HostError> {
-    match std::fs::read(path) {
+/// Reads a small file once. `None` when that fails in a way that `is_absent` knows.
+pub(in crate::sources::host) fn read_small(
+    path: &Path,
+    is_absent: impl FnOnce(&io::Error) -> bool,
+) -> Result<Option<String>, HostError> {
+    match read_once(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
     }
+}
+
+/// Reads a small file below /proc/PID once. `None` when the process is gone.
+pub(in crate::sources::host) fn read_of_process(path: &Path) -> Result<Option<String>, HostError> {
+    read_small(path, is_gone)
 }
 
 /// Whether a process or thread ended between being listed and being read.
 pub(in crate::sources::host) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Number of a CPU; `None` for more than any kernel supports.
+pub(in crate::sources::host) fn cpu_number(word: Option<&str>) -> Option<u32> {
+    number(word).filter(|cpu| *cpu < MOST_CPUS)
 }
 
 /// Next word as a number.

@@ -14,6 +14,8 @@ use crate::sources::netlink::{Netlink, attributes};
 
 /// `struct tcmsg`.
 const HEADER_BYTES: usize = 20;
+/// Devices that get series, the oldest first: a host of containers may have thousands.
+const MOST: usize = 128;
 /// `TC_H_ROOT` as the parent.
 const ROOT: u32 = u32::MAX;
 /// Attributes of an answer (include/uapi/linux/rtnetlink.h).
@@ -30,7 +32,8 @@ pub(super) struct QdiscCollector(Route);
 
 impl Collector for QdiscCollector {
     const NAME: &'static str = "qdisc";
-    const HELP: &'static str = "drops, overlimits and backlog of queueing disciplines by netlink";
+    const HELP: &'static str =
+        "drops, overlimits and backlog of the first 128 queueing disciplines by netlink";
     type Output = Vec<Qdisc>;
 
     fn field(host: &mut Host) -> &mut Option<Vec<Qdisc>> {
@@ -43,7 +46,7 @@ impl Collector for QdiscCollector {
             .map_err(|error| HostError::Netlink { operation, source: error.into() })?;
         let mut found = Vec::new();
         self.0.dump(operation, NETLINK_ROUTE, libc::RTM_GETQDISC, &[0; HEADER_BYTES], |body| {
-            let Some((index, mut qdisc)) = parse(body) else { return };
+            let Some((index, mut qdisc)) = parse(body).filter(|_| found.len() < MOST) else { return };
             // A device that went meanwhile took its queue along.
             let Ok(name) = index_to_name(&socket, index) else { return };
             qdisc.device = clean::label(&name, "unknown");

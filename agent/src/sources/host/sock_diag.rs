@@ -16,6 +16,9 @@ const ID_COOKIE: usize = 40;
 /// `struct inet_diag_msg`.
 const ANSWER_BYTES: usize = 72;
 const ANSWER_ID: usize = 4;
+/// `idiag_rqueue` and `idiag_wqueue` as words of it.
+const ANSWER_RECEIVE_QUEUE: usize = 14;
+const ANSWER_TRANSMIT_QUEUE: usize = 15;
 /// `INET_DIAG_MARK`.
 const MARK: u16 = 15;
 
@@ -53,6 +56,10 @@ pub(in crate::sources::host) struct Answer<'a> {
     pub(in crate::sources::host) socket: Socket,
     /// `TCP_ESTABLISHED` and so on, for UDP too.
     pub(in crate::sources::host) state: u8,
+    /// Bytes that wait to be read; on a listening TCP socket, connections that wait to be accepted.
+    pub(in crate::sources::host) receive_queue: u32,
+    /// Bytes that wait to be sent or acknowledged; on a listening TCP socket, how many connections may wait.
+    pub(in crate::sources::host) transmit_queue: u32,
     attributes: &'a [u8],
 }
 
@@ -61,7 +68,13 @@ impl<'a> Answer<'a> {
     pub(in crate::sources::host) fn parse(body: &'a [u8]) -> Option<Self> {
         let id = *body.get(ANSWER_ID..)?.first_chunk()?;
         let [family, state, ..] = *body else { return None };
-        Some(Self { socket: Socket { family, id }, state, attributes: body.get(ANSWER_BYTES..)? })
+        Some(Self {
+            socket: Socket { family, id },
+            state,
+            receive_queue: word(body, ANSWER_RECEIVE_QUEUE)?,
+            transmit_queue: word(body, ANSWER_TRANSMIT_QUEUE)?,
+            attributes: body.get(ANSWER_BYTES..)?,
+        })
     }
 
     /// Attributes by number.

@@ -1,9 +1,12 @@
 //! Collector `softirqs`: /proc/softirqs (`show_softirqs` in fs/proc/softirqs.c).
 
-use super::proc_file::{Bad, ProcFile, number};
+use super::proc_file::{Bad, ProcFile, cpu_number, number};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, SoftirqVector, Softirqs};
 use crate::sources::clean;
+
+/// Three times as many as there are (`NR_SOFTIRQS`).
+const MOST: usize = 30;
 
 /// Keeps /proc/softirqs open.
 #[derive(Default)]
@@ -27,15 +30,19 @@ fn parse(text: &str) -> Result<Softirqs, Bad> {
     let mut lines = text.lines();
     let head = lines.next().unwrap_or_default();
     let cpus: Option<Vec<u32>> =
-        head.split_ascii_whitespace().map(|word| number(word.strip_prefix("CPU"))).collect();
-    let cpus = cpus.filter(|cpus| !cpus.is_empty()).ok_or(Bad::Line(1, "`CPU0` and so on"))?;
-    let vectors: Result<_, _> = lines
-        .enumerate()
-        .map(|(index, line)| {
-            vector(line, cpus.len()).ok_or(Bad::Line(index + 2, "a name, a colon and a count for each CPU"))
-        })
-        .collect();
-    Ok(Softirqs { cpus, vectors: vectors? })
+        head.split_ascii_whitespace().map(|word| cpu_number(word.strip_prefix("CPU"))).collect();
+    let cpus = cpus.filter(|cpus| !cpus.is_empty() && cpus.is_sorted_by(|a, b| a < b));
+    let cpus = cpus.ok_or(Bad::Line(1, "`CPU0` and so on"))?;
+    let mut vectors: Vec<SoftirqVector> = Vec::new();
+    for (index, line) in lines.enumerate() {
+        let bad = |expected| Bad::Line(index + 2, expected);
+        let vector = vector(line, cpus.len()).ok_or(bad("a name, a colon and a count for each CPU"))?;
+        if vectors.len() == MOST || vectors.iter().any(|other| other.name == vector.name) {
+            return Err(bad("each soft interrupt once"));
+        }
+        vectors.push(vector);
+    }
+    Ok(Softirqs { cpus, vectors })
 }
 
 fn vector(line: &str, cpus: usize) -> Option<SoftirqVector> {
@@ -65,6 +72,8 @@ mod tests {
         assert_eq!(parse("").unwrap_err(), Bad::Line(1, "`CPU0` and so on"));
         let expected = "a name, a colon and a count for each CPU";
         assert_eq!(parse("CPU0 CPU1\nHI: 1\n").unwrap_err(), Bad::Line(2, expected));
+        assert_eq!(parse("CPU0 CPU0\nHI: 1 1\n").unwrap_err(), Bad::Line(1, "`CPU0` and so on"));
+        assert_eq!(parse("CPU0\nHI: 1\nHI: 1\n").unwrap_err(), Bad::Line(3, "each soft interrupt once"));
         assert_eq!(parse("CPU0\nHI: 1\nRCU 2\n").unwrap_err(), Bad::Line(3, expected));
     }
 

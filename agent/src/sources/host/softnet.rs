@@ -1,6 +1,6 @@
 //! Collector `softnet`: /proc/net/softnet_stat (`softnet_seq_show` in net/core/net-procfs.c), hexadecimal.
 
-use super::proc_file::{Bad, ProcFile};
+use super::proc_file::{Bad, MOST_CPUS, ProcFile};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Softnet};
 
@@ -23,12 +23,15 @@ impl Collector for SoftnetCollector {
 }
 
 fn parse(text: &str) -> Result<Vec<Softnet>, Bad> {
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| {
-            row(index, line).ok_or(Bad::Line(index + 1, "at least nine hexadecimal columns"))
-        })
-        .collect()
+    let mut rows: Vec<Softnet> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let row = row(index, line).ok_or(Bad::Line(index + 1, "at least nine hexadecimal columns"))?;
+        if rows.last().is_some_and(|last| last.cpu >= row.cpu) {
+            return Err(Bad::Line(index + 1, "a CPU after those of lower numbers"));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 /// Columns since kernel 5.14: 11 backlog, 12 CPU. Before, a row is a CPU that is online, in order.
@@ -39,7 +42,7 @@ fn row(index: usize, line: &str) -> Option<Softnet> {
     }
     let column = |place: usize| columns[place];
     Some(Softnet {
-        cpu: u32::try_from(column(12).unwrap_or(index as u64)).ok()?,
+        cpu: u32::try_from(column(12).unwrap_or(index as u64)).ok().filter(|cpu| *cpu < MOST_CPUS)?,
         processed: column(0)?,
         dropped: column(1)?,
         squeezed: column(2)?,
@@ -83,6 +86,8 @@ mod tests {
     #[test]
     fn a_bad_line_is_named() {
         assert!(matches!(parse("1 0 0 0 0 0 0 0 0\n1 0\n"), Err(Bad::Line(2, _))));
+        let row = "0 0 0 0 0 0 0 0 0 0 0 0 7\n";
+        assert_eq!(parse(&row.repeat(2)).unwrap_err(), Bad::Line(2, "a CPU after those of lower numbers"));
         assert!(matches!(parse("g 0 0 0 0 0 0 0 0\n"), Err(Bad::Line(1, _))));
     }
 

@@ -1,11 +1,11 @@
 //! Collector `sysctl`: settings below /proc/sys that decide how well a node forwards.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::proc_file::number;
+use super::proc_file::{number, read_small};
+use super::rest::Rest;
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Host, Settings};
 use crate::sources::clean;
@@ -49,7 +49,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Reads every [`INTERVAL`].
 #[derive(Default)]
 pub(super) struct SysctlCollector {
-    read: Option<Instant>,
+    rest: Rest,
 }
 
 impl Collector for SysctlCollector {
@@ -62,13 +62,12 @@ impl Collector for SysctlCollector {
     }
 
     fn rests(&self) -> bool {
-        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+        self.rest.is_on()
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Settings>, HostError> {
-        self.read = None;
         let settings = read(&paths.procfs.join("sys"), &paths.interface)?;
-        self.read = Some(Instant::now());
+        self.rest.begin(INTERVAL);
         Ok(Some(settings))
     }
 }
@@ -116,15 +115,13 @@ fn whole(path: PathBuf, expected: &'static str, text: &str) -> Result<i64, HostE
 
 /// Content of a setting; `None` when this kernel, or this network namespace, does not have it.
 fn content(path: &Path) -> Result<Option<String>, HostError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(clean::lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(HostError::Read { path: path.to_owned(), source }),
-    }
+    read_small(path, |error| error.kind() == io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {

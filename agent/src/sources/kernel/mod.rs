@@ -30,7 +30,7 @@ mod log;
 mod mmap;
 mod object;
 mod ports;
-mod routes;
+pub(super) mod routes;
 mod rows;
 mod source;
 mod statistics;

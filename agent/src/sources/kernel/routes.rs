@@ -53,7 +53,7 @@ pub(super) fn by_table(netlink: &mut Netlink, subnets: &[IpNet], devices: &mut V
 }
 
 /// The device by which tailscaled's own packets to `address` leave; `None` when there is no way, or it is this host.
-pub(super) fn of_tailscaled(netlink: &mut Netlink, address: IpAddr) -> io::Result<Option<u32>> {
+pub(in crate::sources) fn of_tailscaled(netlink: &mut Netlink, address: IpAddr) -> io::Result<Option<u32>> {
     look_up(netlink, address, MARK_TAILSCALED)
 }
 

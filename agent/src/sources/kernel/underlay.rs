@@ -60,7 +60,7 @@ struct Place {
 }
 
 /// How many bytes come before the IP header on a device of this kind; `None` when that is not known.
-fn link_header(layer: LinkLayer) -> Option<u32> {
+fn link_header(layer: LinkLayer) -> Option<u16> {
     match layer {
         LinkLayer::Layer3 => Some(0),
         LinkLayer::Other(libc::ARPHRD_ETHER) => Some(ETHERNET_HEADER),
@@ -204,9 +204,12 @@ impl Underlay {
         Ok(found)
     }
 
+    /// Whether a device of this name is to be counted before any route leads to it.
     fn is_known(&self, name: &str) -> bool {
         self.demanded.iter().any(|demanded| demanded == name)
-            || self.places.iter().any(|place| place.name == name)
+            || self.places.iter().any(|place| {
+                place.name == name && place.idle_since.is_none_or(|since| since.elapsed() < LINGER)
+            })
     }
 
     /// Sees to it that the hooks are on a device. A device that they could not be put on is tried `again` only when
@@ -233,7 +236,10 @@ impl Underlay {
             _ if link.name == self.tunnel => Some("this is the tunnel, not what it runs over".to_owned()),
             None => Some(format!("interfaces of type {} are not supported", link.layer.describe())),
             Some(header) => {
-                self.set_row(row, UnderlayDevice { ifindex: link.index, link_header: header });
+                self.set_row(
+                    row,
+                    UnderlayDevice { ifindex: link.index, link_header: header, row: row as u16 },
+                );
                 None
             }
         };

@@ -10,9 +10,8 @@ mod queues;
 
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::host::{Complaints, HostError, Paths, complain};
+use super::thread_time;
 use crate::model::sampled::Sampled;
 
 /// Name in the self metrics.
@@ -67,7 +66,7 @@ impl Sampler {
         let outcomes = [
             ("sampler of CPUs", self.cpus.sample(&self.paths, elapsed, into)),
             ("sampler of tailscaled", self.process.sample(&self.paths, elapsed, into)),
-            ("sampler of queues", self.queues.sample(&self.paths, elapsed, into)),
+            ("sampler of queues", self.queues.sample(elapsed, into)),
         ];
         let success = outcomes.iter().all(|(_, outcome)| outcome.is_ok());
         for (part, outcome) in outcomes {
@@ -83,12 +82,6 @@ impl Sampler {
 fn missed(since: Duration, interval: Duration) -> u64 {
     let intervals = since.as_secs_f64() / interval.as_secs_f64().max(1e-3);
     (intervals.round() as u64).saturating_sub(1)
-}
-
-/// CPU time of this thread.
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// What came since `last`; `None` for the first reading, and for a counter that went back.

@@ -1,24 +1,33 @@
 //! What waits, and what found no room: tailscaled's UDP sockets, its ring on the tunnel device, queueing disciplines.
 
-use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rustix::net::netdevice::name_to_index;
+use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::{Elapsed, since};
 use crate::model::sampled::{BYTE_BOUNDS, Distribution, Sampled};
 use crate::sources::clean;
-use crate::sources::host::{HostError, Paths, UdpSockets, root_qdiscs};
-use crate::sources::kernel::device;
+use crate::sources::host::{HostError, UdpSockets, root_qdiscs};
+use crate::sources::kernel::{device, routes};
 use crate::sources::netlink::Netlink;
 
-/// How often devices are looked for.
+/// How often devices are looked for …
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// Devices whose queueing disciplines are watched, the tunnel included.
-const MOST_DEVICES: usize = 4;
+/// … and while there is no tunnel: tailscaled has most to do when it has just made it anew.
+const MISSING_INTERVAL: Duration = Duration::from_millis(500);
+/// Root name servers (a.root-servers.net): the way to them is the way to the internet. Nothing is sent there.
+const FAR: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
+];
+/// Devices whose queueing disciplines are watched: the tunnel, and one for each address of [`FAR`].
+const MOST_DEVICES: usize = 1 + FAR.len();
+/// Beyond so many devices, the samples of those that are watched no more are forgotten.
+const MOST_KEPT: usize = 16;
 /// The kernel lists all disciplines or none: where there are more, it is asked only when devices are looked for.
 const MOST_DISCIPLINES: usize = 64;
 const OPERATION: &str = "sample the queues of network devices";
@@ -33,6 +42,10 @@ pub(super) struct Queues {
     looked: Option<Instant>,
     /// Whether listing disciplines is worth it: they are few, and one is of a device that is watched.
     list_disciplines: bool,
+    /// Whether something waited, or found no room, when it was last looked at.
+    filled: bool,
+    /// Whether the next sample is left out.
+    rests: bool,
 }
 
 #[derive(Debug)]
@@ -52,17 +65,20 @@ impl Queues {
             devices: Vec::new(),
             looked: None,
             list_disciplines: true,
+            filled: false,
+            rests: false,
         }
     }
 
-    pub(super) fn sample(
-        &mut self,
-        paths: &Paths,
-        elapsed: Option<Elapsed>,
-        into: &mut Sampled,
-    ) -> Result<(), HostError> {
+    /// Looks at every second sample only, as long as all queues are empty: half of what sampling costs is here.
+    pub(super) fn sample(&mut self, elapsed: Option<Elapsed>, into: &mut Sampled) -> Result<(), HostError> {
+        if std::mem::take(&mut self.rests) {
+            return Ok(());
+        }
+        self.filled = false;
         let udp = self.sockets(elapsed, into);
-        let devices = self.all_devices(paths, elapsed, into);
+        let devices = self.all_devices(elapsed, into);
+        self.rests = !self.filled && elapsed.is_some();
         udp.and(devices.map_err(|source| HostError::Netlink { operation: OPERATION, source }))
     }
 
@@ -72,23 +88,33 @@ impl Queues {
             f64::from(socket.memory.receive_queue) / f64::from(socket.memory.receive_buffer.max(1))
         });
         if let Some((elapsed, fill)) = elapsed.zip(fill.reduce(f64::max)) {
+            self.filled |= fill > 0.0;
             into.udp_receive_queue.add(elapsed.second, fill);
         }
         Ok(())
     }
 
-    fn all_devices(&mut self, paths: &Paths, elapsed: Option<Elapsed>, into: &mut Sampled) -> io::Result<()> {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
-            self.look(paths)?;
-        }
+    fn all_devices(&mut self, elapsed: Option<Elapsed>, into: &mut Sampled) -> io::Result<()> {
         let mut netlink = match self.netlink.take() {
             Some(netlink) => netlink,
             None => Netlink::open(NETLINK_ROUTE)?,
         };
-        if let Some(tunnel) = self.devices.iter_mut().find(|device| device.name == self.tunnel)
-            && !tunnel.sample_drops(&mut netlink, elapsed, into)?
-        {
-            self.looked = None;
+        let known = self.devices.iter().any(|device| device.name == self.tunnel);
+        let interval = if known { LOOK_INTERVAL } else { MISSING_INTERVAL };
+        if self.looked.is_none_or(|looked| looked.elapsed() >= interval) {
+            self.look(&mut netlink)?;
+        }
+        if let Some(tunnel) = self.devices.iter_mut().find(|device| device.name == self.tunnel) {
+            match tunnel.dropped(&mut netlink)? {
+                Dropped::Gone => self.looked = None,
+                Dropped::First => {}
+                Dropped::Packets(packets) => {
+                    self.filled |= packets > 0;
+                    if let Some(elapsed) = elapsed {
+                        into.tunnel_drops.add(elapsed.second, packets as f64);
+                    }
+                }
+            }
         }
         if self.list_disciplines {
             self.backlogs(&mut netlink, elapsed, into)?;
@@ -116,31 +142,32 @@ impl Queues {
         };
         self.list_disciplines = disciplines <= MOST_DISCIPLINES && found.iter().any(Option::is_some);
         let Some(elapsed) = elapsed else { return Ok(()) };
+        if into.qdisc_backlog.len() > MOST_KEPT {
+            let is_watched = |name: &String| self.devices.iter().any(|device| label(device) == *name);
+            into.qdisc_backlog.retain(|(name, _)| is_watched(name));
+        }
         for (device, bytes) in self.devices.iter().zip(found) {
             if let Some(bytes) = bytes {
-                let backlog = backlog(&mut into.qdisc_backlog, &clean::label(&device.name, "unknown"));
-                backlog.add(elapsed.second, bytes.into());
+                self.filled |= bytes > 0;
+                backlog(&mut into.qdisc_backlog, &label(device)).add(elapsed.second, bytes.into());
             }
         }
         Ok(())
     }
 
-    fn look(&mut self, paths: &Paths) -> io::Result<()> {
+    fn look(&mut self, netlink: &mut Netlink) -> io::Result<()> {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        // A kernel without one of the protocols has no table of it.
-        let [ipv4, ipv6] = ["net/route", "net/ipv6_route"].map(|name| {
-            let table = fs::read(paths.procfs.join(name)).unwrap_or_default();
-            clean::lossy(&table).into_owned()
-        });
-        let names =
-            std::iter::once(self.tunnel.as_str()).chain(default_ipv4(&ipv4)).chain(default_ipv6(&ipv6));
-        let mut devices: Vec<Device> = Vec::new();
-        for name in names {
-            let Ok(index) = name_to_index(&socket, name) else { continue };
-            if devices.len() < MOST_DEVICES && devices.iter().all(|device| device.index != index) {
+        let mut indexes = Vec::with_capacity(MOST_DEVICES);
+        indexes.extend(name_to_index(&socket, &self.tunnel));
+        for address in FAR {
+            indexes.extend(routes::of_tailscaled(netlink, address)?);
+        }
+        let mut devices: Vec<Device> = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            let Ok(name) = index_to_name(&socket, index) else { continue };
+            if devices.iter().all(|device| device.index != index) {
                 let known = self.devices.iter().find(|device| device.index == index);
-                let dropped = known.and_then(|device| device.dropped);
-                devices.push(Device { name: name.to_owned(), index, dropped });
+                devices.push(Device { name, index, dropped: known.and_then(|device| device.dropped) });
             }
         }
         self.devices = devices;
@@ -150,21 +177,25 @@ impl Queues {
     }
 }
 
+/// What the tunnel's ring had no room for.
+enum Dropped {
+    /// There is no such device any more.
+    Gone,
+    /// Not known yet since when.
+    First,
+    /// Since the look before.
+    Packets(u64),
+}
+
 impl Device {
-    /// False when the device is gone.
-    fn sample_drops(
-        &mut self,
-        netlink: &mut Netlink,
-        elapsed: Option<Elapsed>,
-        into: &mut Sampled,
-    ) -> io::Result<bool> {
-        let Some(counters) = device::counters(netlink, self.index)? else { return Ok(false) };
-        let dropped = since(&mut self.dropped, counters.transmit_dropped);
-        if let Some((elapsed, dropped)) = elapsed.zip(dropped) {
-            into.tunnel_drops.add(elapsed.second, dropped as f64);
-        }
-        Ok(true)
+    fn dropped(&mut self, netlink: &mut Netlink) -> io::Result<Dropped> {
+        let Some(counters) = device::counters(netlink, self.index)? else { return Ok(Dropped::Gone) };
+        Ok(since(&mut self.dropped, counters.transmit_dropped).map_or(Dropped::First, Dropped::Packets))
     }
+}
+
+fn label(device: &Device) -> String {
+    clean::label(&device.name, "unknown")
 }
 
 fn backlog<'a>(all: &'a mut Vec<(String, Distribution)>, device: &str) -> &'a mut Distribution {
@@ -175,54 +206,22 @@ fn backlog<'a>(all: &'a mut Vec<(String, Distribution)>, device: &str) -> &'a mu
     &mut all[place].1
 }
 
-/// Devices of /proc/net/route (`fib_route_seq_show` in net/ipv4/fib_trie.c) whose destination and mask are zero.
-fn default_ipv4(table: &str) -> impl Iterator<Item = &str> {
-    routes(table, [1, 7], 0)
-}
-
-/// Devices of /proc/net/ipv6_route (`rt6_info_route` in net/ipv6/route.c) whose destination and its length are zero.
-/// The kernel gives the loopback a route like that, which refuses everything.
-fn default_ipv6(table: &str) -> impl Iterator<Item = &str> {
-    routes(table, [0, 1], 9).filter(|device| *device != "lo")
-}
-
-/// The column `device` of lines whose columns `zero` are hexadecimal zeros.
-fn routes(table: &str, zero: [usize; 2], device: usize) -> impl Iterator<Item = &str> {
-    table.lines().filter_map(move |line| {
-        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
-        let is_zero = |place: usize| {
-            columns.get(place).is_some_and(|hex: &&str| hex.bytes().all(|digit| digit == b'0'))
-        };
-        zero.into_iter().all(is_zero).then(|| columns.get(device).copied())?
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn default_routes_are_told_from_others() {
-        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-                     eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-                     eth1\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
-                     half\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\nbad\n";
-        assert_eq!(default_ipv4(table).collect::<Vec<_>>(), ["eth0"]);
-
-        let route = |destination: &str, length: &str, device: &str| {
-            let zero = "0".repeat(32);
-            format!(
-                "{destination} {length} {zero} 00 {zero} 00000400 00000001 00000000 00000003 {device:>8}\n"
-            )
-        };
-        let zero = "0".repeat(32);
-        let table = [
-            route(&zero, "00", "eth2"),
-            route("fd00000000000000000000000000000a", "80", "eth3"),
-            route(&zero, "08", "eth4"),
-            route(&zero, "00", "lo"),
-            "0 0\n".to_owned(),
-        ];
-        assert_eq!(default_ipv6(&table.concat()).collect::<Vec<_>>(), ["eth2"]);
+    fn empty_queues_are_looked_at_every_second_time() {
+        let mut queues = Queues::new("lo".to_owned());
+        let mut sampled = Sampled::default();
+        queues.sample(None, &mut sampled).unwrap();
+        for second in 1..6 {
+            let (rested, before) = (queues.rests, sampled.tunnel_drops.count());
+            queues.sample(Some(Elapsed { seconds: 0.1, second }), &mut sampled).unwrap();
+            let looked = sampled.tunnel_drops.count() > before;
+            assert_eq!(looked, !rested);
+            // Another test's datagrams may wait on this host.
+            assert_eq!(queues.rests, looked && !queues.filled);
+        }
     }
 }

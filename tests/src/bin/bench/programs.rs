@@ -66,7 +66,7 @@ pub fn measure(plan: &Plan) -> Outcome {
 fn underlay(baseline: &mut Ebpf, rounds: usize) -> Result<Vec<Row>, Error> {
     let mut programs = Programs::load(Sizes::default())?;
     let mut underlay = Underlay::default();
-    underlay.devices[0] = UnderlayDevice { ifindex: 1, link_header: ETHERNET_HEADER };
+    underlay.devices[0] = UnderlayDevice { ifindex: 1, link_header: ETHERNET_HEADER, row: 0 };
     programs.set_underlay(&underlay)?;
     programs.set_ports([&[PORT], &[]])?;
     programs.add_prefix(maps::ROUTES_V4, ipnet::Ipv4Net::new_assert(LOCAL, 32), CLASS_LOCAL)?;

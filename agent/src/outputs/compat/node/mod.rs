@@ -27,7 +27,7 @@ pub(in crate::outputs) const ABOUT: &str = "On their own path, for dashboards an
      twice. `collect[]=NAME` reads only the named collectors and `exclude[]=NAME` all but those; there are conntrack, \
      cpu, diskstats, filesystem, loadavg, meminfo, netclass, netdev, netstat, os, pressure, sockstat, softnet, stat, \
      time, udp_queues, uname and vmstat, and, only when they are named, processes and tcpstat. Filters are \
-     node_exporter's defaults, and the first 1,024 network devices are shown. A file system whose server does not \
+     node_exporter's defaults; of disks, mounts and network devices the first 1,024 are shown. A file system whose server does not \
      answer within a tenth of a second is shown with `node_filesystem_device_error`. `node_exporter_build_info`, \
      `go_…` and `process_…` are not there: this is another program. Names do not follow the conventions of the rest.";
 
@@ -140,3 +140,6 @@ pub fn render(node: &Node, out: &mut BytesMut) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@ use crate::outputs::prometheus::text::Samples;
 pub(super) const SECTION: Section = Section {
     title: "Network devices of the host",
     about: "As the kernel counts them: a super-packet is one packet. Of the network namespace that the agent runs in; \
-            with more than 128 devices, the oldest 128.",
+            with more than 128 devices, the oldest 128. A device that is gone has no series; made anew, as tailscale0 \
+            is when tailscaled restarts, its counters begin at 0.",
     families: &[
         Family {
             header: Header::gauge(

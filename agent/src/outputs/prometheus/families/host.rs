@@ -8,7 +8,10 @@ use crate::outputs::prometheus::text::Samples;
 pub(super) const SECTION: Section = Section {
     title: "Host",
     about: "The small set that explains a slow node, at the resolution of the scrape. A collector that is off, or \
-            that failed, has no series: a frozen value would look like an idle host.",
+            that failed, has no series: a frozen value would look like an idle host. The same goes for a CPU that is \
+            offline. Idle time, which the kernel computes at each reading and may turn back by some hundredths of a \
+            second, stands still until it is made good; where it turns back by 3 s or more, as when a CPU comes back on \
+            an older kernel, the counter begins anew.",
     families: &[
         Family {
             header: Header {

@@ -7,7 +7,8 @@ use crate::outputs::prometheus::text::Samples;
 
 pub(super) const SECTION: Section = Section {
     title: "tailscaled",
-    about: "While tailscaled does not answer, traffic is counted on under the last known names.",
+    about: "While tailscaled does not answer, traffic is counted on under the last known names. Counters of its process \
+            and control group begin at 0 when it restarts.",
     families: &[
         Family {
             header: Header::gauge(
@@ -83,7 +84,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_tailscaled_run_queue_delay_seconds_total",
                 &[],
-                "Time that threads of tailscaled were ready to run but had to wait for a CPU.",
+                "Time that threads of tailscaled, up to 256 of them, were ready to run but had to wait for a CPU.",
             ),
             samples: |view, samples| {
                 let delay = view.model.host.tailscaled.and_then(|process| process.run_queue_delay_seconds);
@@ -96,7 +97,8 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_tailscaled_context_switches_total",
                 &["kind"],
-                "Times that threads of tailscaled gave their CPU up: voluntary, or involuntary because others wanted it.",
+                "Times that threads of tailscaled, up to 256 of them, gave their CPU up: voluntary, or involuntary because \
+                 others wanted it.",
             ),
             samples: |view, samples| {
                 let Some(process) = &view.model.host.tailscaled else { return };

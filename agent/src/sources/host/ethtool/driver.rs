@@ -7,12 +7,17 @@ use super::devices::{self, Device};
 use super::ioctl::Ethtool;
 use super::statistics::Plan;
 use crate::model::host::{DriverStatistics, Host};
+use crate::sources::host::rest::Rest;
 use crate::sources::host::route::Route;
 use crate::sources::host::{Collector, HostError, Paths};
 
 /// How long the list of devices and the names of their statistics are used; they are read anew at once when a driver
 /// has another number of them.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
+/// Rests so many times as long as a run took, up to a minute: some drivers ask their hardware, and all of them wait for
+/// the lock of the network configuration, which stops the agent as well.
+const REST_FACTOR: u32 = 100;
+const LONGEST_REST: Duration = Duration::from_secs(60);
 const OPERATION: &str = "ask for statistics of network drivers (SIOCETHTOOL)";
 
 /// Remembers the devices and which of their statistics are used.
@@ -22,19 +27,33 @@ pub(in crate::sources::host) struct DriverCollector {
     ethtool: Option<Ethtool>,
     listed: Option<Instant>,
     plans: Vec<(Device, Plan)>,
+    rest: Rest,
 }
 
 impl Collector for DriverCollector {
     const NAME: &'static str = "driver";
-    const HELP: &'static str =
-        "losses, limits and cloud allowances from the driver statistics of up to 16 network devices";
+    const HELP: &'static str = "losses, limits and cloud allowances from the driver statistics of up to 16 network devices; rests after a run \
+         for 100 times as long as it took, at most 60 s";
     type Output = Vec<DriverStatistics>;
 
     fn field(host: &mut Host) -> &mut Option<Vec<DriverStatistics>> {
         &mut host.driver_statistics
     }
 
+    fn rests(&self) -> bool {
+        self.rest.is_on()
+    }
+
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<DriverStatistics>>, HostError> {
+        let started = Instant::now();
+        let outcome = self.run(paths);
+        self.rest.begin((started.elapsed() * REST_FACTOR).min(LONGEST_REST));
+        outcome.map(Some)
+    }
+}
+
+impl DriverCollector {
+    fn run(&mut self, paths: &Paths) -> Result<Vec<DriverStatistics>, HostError> {
         let mut ethtool = match self.ethtool.take() {
             Some(ethtool) => ethtool,
             None => Ethtool::open().map_err(failed)?,
@@ -48,11 +67,9 @@ impl Collector for DriverCollector {
             found = self.read(&mut ethtool)?;
         }
         self.ethtool = Some(ethtool);
-        Ok(Some(found))
+        Ok(found)
     }
-}
 
-impl DriverCollector {
     /// Reads every device; forgets when the list was made if it is no longer right.
     fn read(&mut self, ethtool: &mut Ethtool) -> Result<Vec<DriverStatistics>, HostError> {
         let mut found = Vec::with_capacity(self.plans.len());

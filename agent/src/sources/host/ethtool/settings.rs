@@ -2,12 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::devices;
 use super::features::Bits;
 use super::genetlink::{Family, word};
 use crate::model::host::{DeviceSettings, Host};
+use crate::sources::host::rest::Rest;
 use crate::sources::host::route::Route;
 use crate::sources::host::{Collector, HostError, Paths};
 use crate::sources::netlink::attributes;
@@ -24,7 +25,7 @@ const OPERATION: &str = "ask for settings of network devices (ethtool)";
 pub(in crate::sources::host) struct EthtoolCollector {
     route: Route,
     conversation: Option<(Family, Bits)>,
-    read: Option<Instant>,
+    rest: Rest,
 }
 
 impl Collector for EthtoolCollector {
@@ -38,13 +39,12 @@ impl Collector for EthtoolCollector {
     }
 
     fn rests(&self) -> bool {
-        self.read.is_some_and(|read| read.elapsed() < INTERVAL)
+        self.rest.is_on()
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<DeviceSettings>>, HostError> {
-        self.read = None;
         let settings = self.ask_all(paths)?;
-        self.read = Some(Instant::now());
+        self.rest.begin(INTERVAL);
         Ok(Some(settings))
     }
 }

@@ -12,7 +12,7 @@ const COLUMNS: usize = 17;
 /// Those that every kernel has.
 const REQUIRED: usize = 11;
 /// Devices that are shown.
-const MOST: usize = 4096;
+const MOST: usize = 1024;
 
 /// Keeps /proc/diskstats open.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use rustix::fs::statvfs;
 use rustix::io::Errno;
 
 use super::super::filesystem::may_hang;
-use super::super::proc_file::ProcFile;
+use super::super::mountinfo::MountTable;
 use super::super::{HostError, Paths};
 use super::mounts;
 use super::remote::{Remote, reason};
@@ -18,21 +18,19 @@ use crate::model::node::{Mount, Rows, Space};
 /// Keeps the mount table open.
 #[derive(Default)]
 pub(super) struct Reader {
-    first: ProcFile,
-    own: ProcFile,
+    table: MountTable,
     places: Vec<PathBuf>,
     remote: Remote,
 }
 
 impl Reader {
     pub(super) fn read(&mut self, paths: &Paths, mounts: &mut Rows<Mount>) -> Result<(), HostError> {
-        match list(&mut self.first, "1/mountinfo", paths, mounts, &mut self.places) {
-            // hidepid: process 1 is not shown.
-            Err(HostError::Unavailable { .. }) => {
-                list(&mut self.own, "self/mountinfo", paths, mounts, &mut self.places)?;
-            }
-            outcome => outcome?,
-        }
+        let places = &mut self.places;
+        self.table.parse(paths, |text| {
+            mounts.clear();
+            places.clear();
+            mounts::parse(text, &paths.rootfs, mounts, places)
+        })?;
         self.remote.begin();
         for (mount, place) in mounts.iter_mut().zip(&self.places) {
             let outcome = match may_hang(&mount.fstype) {
@@ -46,18 +44,6 @@ impl Reader {
         }
         Ok(())
     }
-}
-
-fn list(
-    file: &mut ProcFile,
-    name: &str,
-    paths: &Paths,
-    mounts: &mut Rows<Mount>,
-    places: &mut Vec<PathBuf>,
-) -> Result<(), HostError> {
-    mounts.clear();
-    places.clear();
-    file.parse(&paths.procfs, name, |text| mounts::parse(text, &paths.rootfs, mounts, places))
 }
 
 fn space(place: &Path) -> Result<Space, Errno> {

@@ -20,6 +20,7 @@ mod sockstat;
 mod sysfs;
 mod throttles;
 mod udev;
+mod udp;
 mod uname;
 mod vmstat;
 
@@ -111,9 +112,9 @@ impl NodeSource {
             NodeCollector::Processes => self.processes.read(paths, &mut node.processes)?,
             NodeCollector::Sockstat => self.sockstat.read(paths, &mut node.sockstat)?,
             NodeCollector::Softnet => {
-                let mut rows = self.softnet.collect(paths)?.unwrap_or_default();
-                rows.dedup_by_key(|row| row.cpu);
-                node.softnet = rows;
+                node.softnet = self.softnet.collect(paths)?.unwrap_or_default();
+                node.softnet.sort_by_key(|row| row.cpu);
+                node.softnet.dedup_by_key(|row| row.cpu);
             }
             NodeCollector::Stat => self.cpu.stat(paths, &mut node.stat)?,
             NodeCollector::Tcpstat => self.sockets.tcp(paths, &mut node.tcp)?,
@@ -171,6 +172,23 @@ mod tests {
         assert!(node.shown(NodeCollector::Uname) && node.run(NodeCollector::Cpu).is_none());
         source.collect([NodeCollector::Stat].into_iter().collect(), &mut node);
         assert!(node.shown(NodeCollector::Stat) && node.run(NodeCollector::Uname).is_none());
+    }
+
+    #[test]
+    fn connection_tracking_without_statistics_is_shown_in_part() {
+        let root = tempfile::tempdir().unwrap();
+        let netfilter = root.path().join("sys/net/netfilter");
+        std::fs::create_dir_all(&netfilter).unwrap();
+        std::fs::write(netfilter.join("nf_conntrack_count"), "7\n").unwrap();
+        std::fs::write(netfilter.join("nf_conntrack_max"), "9\n").unwrap();
+        let mut source = NodeSource::new(Paths { procfs: root.path().to_owned(), ..Paths::default() });
+        let mut node = Node::default();
+        source.collect(all(), &mut node);
+        let run = node.run(NodeCollector::Conntrack).unwrap();
+        assert_eq!(
+            (run.success, run.shown, node.conntrack.map(|table| table.entries)),
+            (false, true, Some(7))
+        );
     }
 
     #[test]

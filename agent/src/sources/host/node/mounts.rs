@@ -1,9 +1,9 @@
-//! The mount table (proc_pid_mountinfo(5)) as node_exporter reads it: which mounts, under which labels.
+//! The mount table as node_exporter reads it: which mounts, under which labels.
 
 use std::path::{Path, PathBuf};
 
-use super::super::filesystem::unescape;
-use super::super::proc_file::{Bad, number};
+use super::super::mountinfo::{Line, unescape};
+use super::super::proc_file::Bad;
 use crate::model::node::{Mount, Rows};
 use crate::sources::clean;
 
@@ -36,7 +36,7 @@ const IGNORED_TYPES: [&str; 25] = [
     "tracefs",
 ];
 /// Mounts that are shown.
-const MOST: usize = 4096;
+const MOST: usize = 1024;
 
 /// Fills `mounts`, and `places` with where each can be asked for its space.
 pub(super) fn parse(
@@ -79,42 +79,6 @@ pub(super) fn parse(
         }
     }
     Ok(())
-}
-
-/// `36 35 98:0 /root /mount options fields… - type device super-options`.
-struct Line<'a> {
-    number: (u32, u32),
-    mount_point: &'a str,
-    options: &'a str,
-    fstype: &'a str,
-    device: &'a str,
-    super_options: &'a str,
-}
-
-impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(2);
-        let (major, minor) = left.next()?.split_once(':')?;
-        let number = (number(Some(major))?, number(Some(minor))?);
-        let (mount_point, options) = (left.nth(1)?, left.next()?);
-        let mut right = right.split(' ');
-        let (fstype, device) = (right.next()?, right.next()?);
-        Some(Self {
-            number,
-            mount_point,
-            options,
-            fstype,
-            device,
-            super_options: right.next().unwrap_or_default(),
-        })
-    }
-
-    /// Mounted so, or made so after an error.
-    fn is_read_only(&self) -> bool {
-        let has = |options: &str, word| options.split(',').any(|option| option == word);
-        has(self.options, "ro") || has(self.super_options, "ro") || has(self.super_options, "emergency_ro")
-    }
 }
 
 /// A mount point without --path.rootfs before it.

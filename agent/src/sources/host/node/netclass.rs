@@ -5,9 +5,10 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
+use rustix::fs::{CWD, Dir, DirEntry, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::super::{HostError, Paths};
@@ -48,59 +49,109 @@ const TEXTS: [(&CStr, Text); 5] = [
     (c"operstate", |device| &mut device.operstate),
 ];
 
-/// Reads everything anew.
+/// Devices whose attributes stay open: opening one takes longer than reading it, and a node has few. Those of other
+/// devices are opened for each scrape.
+const MOST_OPEN: usize = 8;
+
+/// Keeps attributes open.
 #[derive(Default)]
-pub(super) struct Reader;
+pub(super) struct Reader {
+    open: Vec<Attributes>,
+    name: String,
+}
 
 impl Reader {
     pub(super) fn read(&mut self, paths: &Paths, devices: &mut Rows<NetClass>) -> Result<(), HostError> {
         devices.clear();
         let class = paths.sysfs.join("class/net");
-        list(&class, devices).map_err(|errno| match errno {
+        self.list(&class, devices).map_err(|errno| match errno {
             Errno::NOENT | Errno::ACCESS => HostError::Unavailable { path: class },
             errno => HostError::Read { path: class, source: io::Error::from(errno) },
         })
     }
+
+    fn list(&mut self, class: &Path, devices: &mut Rows<NetClass>) -> Result<(), Errno> {
+        let class = openat(CWD, class, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut entries = Dir::read_from(&class)?;
+        self.open.iter_mut().for_each(|device| device.seen = false);
+        while let Some(entry) = entries.read() {
+            let entry = entry?;
+            // A file, such as bonding_masters, is no device.
+            let hidden = entry.file_name().to_bytes().starts_with(b".");
+            if hidden || entry.file_type() == FileType::RegularFile || devices.len() == MOST {
+                continue;
+            }
+            clean::refill(&mut self.name, &clean::lossy(entry.file_name().to_bytes()));
+            // Two names can be the same once they are cleaned, and two series must not.
+            if self.name.is_empty() || devices.iter().any(|device| device.name == self.name) {
+                continue;
+            }
+            let device = devices.push();
+            match self.device(&class, &entry, device) {
+                Ok(()) => device.name.push_str(&self.name),
+                // It went while it was read.
+                Err(Errno::NOENT | Errno::NODEV) => devices.pop(),
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.open.retain(|device| device.seen);
+        Ok(())
+    }
+
+    fn device(&mut self, class: &OwnedFd, entry: &DirEntry, device: &mut NetClass) -> Result<(), Errno> {
+        if let Some(known) = self.open.iter_mut().find(|known| known.inode == entry.ino()) {
+            // One that fails is opened anew next time.
+            known.read(device)?;
+            known.seen = true;
+            return Ok(());
+        }
+        let found = Attributes::open(class, entry)?;
+        found.read(device)?;
+        if self.open.len() < MOST_OPEN {
+            self.open.push(found);
+        }
+        Ok(())
+    }
 }
 
-fn list(class: &Path, devices: &mut Rows<NetClass>) -> Result<(), Errno> {
-    let class = openat(CWD, class, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut entries = Dir::read_from(&class)?;
-    let mut name = String::new();
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        // A file, such as bonding_masters, is no device.
-        let hidden = entry.file_name().to_bytes().starts_with(b".");
-        if hidden || entry.file_type() == FileType::RegularFile || devices.len() == MOST {
-            continue;
-        }
-        clean::refill(&mut name, &clean::lossy(entry.file_name().to_bytes()));
-        // Two names can be the same once they are cleaned, and two series must not.
-        if name.is_empty() || devices.iter().any(|device| device.name == name) {
-            continue;
-        }
+/// The open attributes of a device.
+struct Attributes {
+    /// Of its link in the class: stays with the device when that is renamed, and is never another's.
+    inode: u64,
+    seen: bool,
+    numbers: [Option<OwnedFd>; NUMBERS.len()],
+    texts: [Option<OwnedFd>; TEXTS.len()],
+}
+
+impl Attributes {
+    fn open(class: &OwnedFd, entry: &DirEntry) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let device = devices.push();
-        let outcome = openat(&class, entry.file_name(), flags, Mode::empty());
-        match outcome.and_then(|folder| fill(&folder, device)) {
-            Ok(()) => device.name.push_str(&name),
-            // It went while it was read.
-            Err(Errno::NOENT | Errno::NODEV) => devices.pop(),
-            Err(errno) => return Err(errno),
+        let folder = openat(class, entry.file_name(), flags, Mode::empty())?;
+        let mut found = Self {
+            inode: entry.ino(),
+            seen: true,
+            numbers: [const { None }; NUMBERS.len()],
+            texts: [const { None }; TEXTS.len()],
+        };
+        let names = NUMBERS.iter().map(|(name, _)| name).chain(TEXTS.iter().map(|(name, _)| name));
+        for (name, file) in names.zip(found.numbers.iter_mut().chain(&mut found.texts)) {
+            *file = sysfs::unless_silent(sysfs::open(&folder, *name))?;
         }
+        Ok(found)
     }
-    Ok(())
-}
 
-fn fill(folder: impl std::os::fd::AsFd, device: &mut NetClass) -> Result<(), Errno> {
-    let mut buffer: Buffer = [0; _];
-    for (name, place) in NUMBERS {
-        *place(device) = sysfs::attribute(&folder, name, &mut buffer)?.and_then(integer);
+    fn read(&self, device: &mut NetClass) -> Result<(), Errno> {
+        let mut buffer: Buffer = [0; _];
+        for ((_, place), file) in NUMBERS.iter().zip(&self.numbers) {
+            let Some(file) = file else { continue };
+            *place(device) = sysfs::attribute(file, &mut buffer)?.and_then(integer);
+        }
+        for ((_, place), file) in TEXTS.iter().zip(&self.texts) {
+            let Some(file) = file else { continue };
+            clean::refill(place(device), sysfs::attribute(file, &mut buffer)?.unwrap_or_default());
+        }
+        Ok(())
     }
-    for (name, place) in TEXTS {
-        clean::refill(place(device), sysfs::attribute(&folder, name, &mut buffer)?.unwrap_or_default());
-    }
-    Ok(())
 }
 
 /// Decimal, or hexadecimal after `0x`.
@@ -135,8 +186,8 @@ mod tests {
             fs::write(device.join(name), text).unwrap();
         }
         let paths = Paths { sysfs: root.path().to_owned(), ..Paths::default() };
-        let mut devices = Rows::default();
-        Reader.read(&paths, &mut devices).unwrap();
+        let (mut reader, mut devices) = (Reader::default(), Rows::default());
+        reader.read(&paths, &mut devices).unwrap();
         let expected = NetClass {
             name: "eth0".to_owned(),
             address: "02:00".to_owned(),
@@ -146,12 +197,37 @@ mod tests {
             ..NetClass::default()
         };
         assert_eq!(&devices[..], [expected]);
-        fs::remove_dir_all(&device).unwrap();
-        Reader.read(&paths, &mut devices).unwrap();
-        assert!(devices.is_empty(), "it is gone");
+        fs::write(device.join("mtu"), "9000\n").unwrap();
+        reader.read(&paths, &mut devices).unwrap();
+        assert_eq!(devices[0].mtu, Some(9000), "read anew");
+        fs::rename(&device, class.join("wan")).unwrap();
+        reader.read(&paths, &mut devices).unwrap();
+        assert_eq!((devices[0].name.as_str(), devices[0].mtu), ("wan", Some(9000)));
+        fs::remove_dir_all(class.join("wan")).unwrap();
+        reader.read(&paths, &mut devices).unwrap();
+        assert!(devices.is_empty() && reader.open.is_empty(), "it is gone");
         fs::remove_dir_all(&class).unwrap();
-        let error = Reader.read(&paths, &mut devices).unwrap_err();
+        let error = reader.read(&paths, &mut devices).unwrap_err();
         assert!(matches!(error, HostError::Unavailable { .. }), "{error}");
+    }
+
+    #[test]
+    fn more_devices_than_stay_open_are_read_all_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        for number in 0..MOST_OPEN + 3 {
+            let device = root.path().join(format!("class/net/d{number}"));
+            fs::create_dir_all(&device).unwrap();
+            fs::write(device.join("ifindex"), format!("{number}\n")).unwrap();
+        }
+        let paths = Paths { sysfs: root.path().to_owned(), ..Paths::default() };
+        let (mut reader, mut devices) = (Reader::default(), Rows::default());
+        for _ in 0..2 {
+            reader.read(&paths, &mut devices).unwrap();
+            assert_eq!((devices.len(), reader.open.len()), (MOST_OPEN + 3, MOST_OPEN));
+            for device in devices.iter() {
+                assert_eq!(device.name, format!("d{}", device.ifindex.unwrap()));
+            }
+        }
     }
 
     proptest! {

@@ -1,15 +1,12 @@
 //! Collector `netdev`: counters of network devices by RTM_GETLINK (`rtnl_fill_stats` in net/core/rtnetlink.c).
 
-use netlink_sys::protocols::NETLINK_ROUTE;
-
 use super::super::HostError;
+use super::super::link;
 use super::super::route::Route;
 use crate::model::node::{LinkCounter, NetDevice, Rows};
 use crate::sources::clean;
 use crate::sources::netlink::attributes;
 
-/// `struct ifinfomsg`.
-const HEADER_BYTES: usize = 16;
 /// Devices that are shown: each has 17 series here, and as many of `netclass`.
 pub(super) const MOST: usize = 1024;
 
@@ -20,7 +17,7 @@ pub(super) struct Reader(Route);
 impl Reader {
     pub(super) fn read(&mut self, devices: &mut Rows<NetDevice>) -> Result<(), HostError> {
         devices.clear();
-        self.0.dump("list network devices", NETLINK_ROUTE, libc::RTM_GETLINK, &[0; HEADER_BYTES], |body| {
+        link::dump(&mut self.0, |body| {
             if devices.len() < MOST {
                 add(body, devices);
             }
@@ -30,13 +27,9 @@ impl Reader {
 
 /// Appends the device of an RTM_NEWLINK, unless it has no name or counters, or another has its name.
 fn add(body: &[u8], devices: &mut Rows<NetDevice>) {
-    // Port attributes of a bridge come as messages of their own family.
-    if body.first() != Some(&(libc::AF_UNSPEC as u8)) {
-        return;
-    }
     let device = devices.push();
     let mut counted = None;
-    for (kind, value) in attributes(body.get(HEADER_BYTES..).unwrap_or_default()) {
+    for (kind, value) in attributes(body.get(link::HEADER_BYTES..).unwrap_or_default()) {
         match kind {
             libc::IFLA_IFNAME => {
                 let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -69,7 +62,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn message(name: &[u8], counters: u64) -> Vec<u8> {
-        let mut body = vec![0; HEADER_BYTES];
+        let mut body = vec![0; link::HEADER_BYTES];
         push_attribute(&mut body, libc::IFLA_IFNAME, name);
         let stats: Vec<u8> = (1..=counters).flat_map(u64::to_ne_bytes).collect();
         push_attribute(&mut body, libc::IFLA_STATS64, &stats);

@@ -1,12 +1,12 @@
 //! Collector `os`: os-release(5) below --path.rootfs.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 
 use time::format_description::well_known::Iso8601;
 use time::{Date, Time};
 
+use super::super::proc_file::read_once;
 use super::super::{HostError, Paths};
 use super::Found;
 use crate::model::node::OsRelease;
@@ -15,17 +15,17 @@ use crate::sources::clean;
 /// The first that is there counts.
 const FILES: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
 /// Larger than any such file, which a person writes.
-const LIMIT: u64 = 64 << 10;
+const LIMIT: usize = 64 << 10;
 
 pub(super) fn read(paths: &Paths, os: &mut OsRelease) -> Result<Found, HostError> {
     for name in FILES {
         let path = paths.rootfs.join(name);
         let read = || -> io::Result<Vec<u8>> {
-            let length = fs::metadata(&path)?.len();
-            if length > LIMIT {
+            let bytes = read_once(&path)?;
+            if bytes.len() > LIMIT {
                 return Err(io::Error::from(io::ErrorKind::FileTooLarge));
             }
-            fs::read(&path)
+            Ok(bytes)
         };
         match read() {
             Ok(bytes) => {
@@ -106,6 +106,8 @@ fn version(id: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -140,6 +142,17 @@ mod tests {
         fs::write(root.path().join("etc/os-release"), "ID=a\n").unwrap();
         read(&paths, &mut os).unwrap();
         assert_eq!((os.id.as_str(), os.version_number, os.support_end), ("a", None, None));
+    }
+
+    #[test]
+    fn a_pipe_keeps_nobody_waiting() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let pipe = root.path().join("etc/os-release");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        let paths = Paths { rootfs: root.path().to_owned(), ..Paths::default() };
+        let error = read(&paths, &mut OsRelease::default()).unwrap_err().to_string();
+        assert!(error.contains("etc/os-release"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use super::super::proc_file::{Bad, ProcFile, number};
+use super::super::proc_file::{self, ProcFile, number};
 use super::super::{HostError, Paths};
 use super::sysfs::{self, Buffer};
 use crate::model::node::Processes;
@@ -24,8 +24,8 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn read(&mut self, paths: &Paths, found: &mut Processes) -> Result<(), HostError> {
         let kernel = paths.procfs.join("sys/kernel");
-        found.max_threads = self.threads_max.parse(&kernel, "threads-max", limit)?;
-        found.max_processes = self.pid_max.parse(&kernel, "pid_max", limit)?;
+        found.max_threads = self.threads_max.parse(&kernel, "threads-max", proc_file::count)?;
+        found.max_processes = self.pid_max.parse(&kernel, "pid_max", proc_file::count)?;
         (found.processes, found.threads) = (0, 0);
         found.states.clear();
         found.thread_states.clear();
@@ -68,7 +68,9 @@ impl Reader {
         self.path(number);
         self.name.push_str("/stat");
         let mut buffer: Buffer = [0; _];
-        let stat = unless_gone(sysfs::begin(folder, self.name.as_str(), &mut buffer))?;
+        let stat = unless_gone(
+            sysfs::open(folder, self.name.as_str()).and_then(|file| sysfs::begin(file, &mut buffer)),
+        )?;
         Ok(stat.and_then(parse))
     }
 }
@@ -103,10 +105,6 @@ fn count(states: &mut Vec<(char, u64)>, state: char) {
         Some((_, count)) => *count += 1,
         None => states.push((state, 1)),
     }
-}
-
-fn limit(text: &str) -> Result<u64, Bad> {
-    number(Some(text.trim())).ok_or(Bad::Line(1, "a count"))
 }
 
 /// `pid (name) state …`: the name may hold anything, a closing bracket too. Threads are the 20th column.

@@ -1,6 +1,6 @@
 //! Attributes of sysfs: small files, one value each.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -13,22 +13,29 @@ const LIMIT: usize = 512;
 /// Room for an attribute.
 pub(super) type Buffer = [u8; LIMIT];
 
-/// Reads the begin of the file `name` of the directory `folder`.
-pub(super) fn begin(folder: impl AsFd, name: impl Arg, buffer: &mut Buffer) -> Result<&[u8], Errno> {
-    let file = openat(folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let length = pread(&file, &mut *buffer, 0)?;
+/// Opens the file `name` of the directory `folder`.
+pub(super) fn open(folder: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
+    // A pipe must not keep the agent waiting for somebody who writes.
+    openat(folder, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads the begin of an open file anew.
+pub(super) fn begin(file: impl AsFd, buffer: &mut Buffer) -> Result<&[u8], Errno> {
+    let length = pread(file, &mut *buffer, 0)?;
     Ok(buffer.get(..length).unwrap_or_default())
 }
 
-/// Reads the attribute `name` of the directory `folder` and hands it over without the blanks around it. `None` when
-/// there is no such attribute, or the device does not tell it in its present state.
-pub(super) fn attribute(
-    folder: impl AsFd,
-    name: impl Arg,
-    buffer: &mut Buffer,
-) -> Result<Option<&str>, Errno> {
-    match begin(folder, name, buffer) {
-        Ok(bytes) => Ok(std::str::from_utf8(bytes).ok().map(str::trim)),
+/// Reads an open attribute anew and hands it over without the blanks around it. `None` when the device does not tell
+/// it in its present state.
+pub(super) fn attribute(file: impl AsFd, buffer: &mut Buffer) -> Result<Option<&str>, Errno> {
+    unless_silent(begin(file, buffer).map(|bytes| std::str::from_utf8(bytes).ok().map(str::trim)))
+        .map(Option::flatten)
+}
+
+/// `None` when there is no such attribute, or the device does not tell it.
+pub(super) fn unless_silent<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
         Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => Ok(None),
         Err(error) => Err(error),
     }
@@ -36,8 +43,7 @@ pub(super) fn attribute(
 
 /// The text of an attribute; `None` when it cannot be read, whatever the reason.
 pub(super) fn text(path: &Path) -> Option<String> {
-    let mut buffer = [0; LIMIT];
-    attribute(CWD, path, &mut buffer).ok()?.map(str::to_owned)
+    attribute(open(CWD, path).ok()?, &mut [0; LIMIT]).ok()?.map(str::to_owned)
 }
 
 /// The number in an attribute; `None` when it cannot be read or is none.

@@ -1,10 +1,10 @@
 //! What udev knows of a block device: /run/udev/data/bMAJOR:MINOR, lines of `E:NAME=value`
 //! (`device_update_db` in systemd's sd-device).
 
-use std::fs;
 use std::path::Path;
 
 use super::super::Paths;
+use super::super::proc_file::read_once;
 use crate::model::node::{AtaProperties, DeviceMapper, DiskFilesystem, UdevProperties};
 use crate::sources::clean;
 
@@ -18,7 +18,7 @@ pub(super) fn properties(paths: &Paths, major: u32, minor: u32) -> UdevPropertie
 
 fn read(path: &Path) -> UdevProperties {
     // Written by udev alone and replaced as a whole; a device that goes meanwhile takes its file along.
-    fs::read(path).map(|bytes| parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
+    read_once(path).map(|bytes| parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
 }
 
 fn parse(text: &str) -> UdevProperties {
@@ -64,6 +64,8 @@ fn parse(text: &str) -> UdevProperties {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -3,18 +3,18 @@
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use crate::sources::host::proc_file::{Bad, ProcFile, number, read_of_process};
+use crate::sources::host::proc_file::{Bad, ProcFile, number, read_of_process, read_once};
 use crate::sources::host::{HostError, Paths, malformed};
 
 /// Content of /proc/PID/comm.
 const NAME: &str = "tailscaled";
-/// While there is no such process, it is looked for only every so many times, since that is the dear part.
-const SEARCH_EVERY: u32 = 10;
+/// While there is no such process, it is looked for only so often, since that is the dear part.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A process, told apart from a later one with the same id by its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub(in crate::sources) struct Process {
 pub(in crate::sources) struct Finder {
     known: Option<Process>,
     boot_time: ProcFile,
-    /// How many look-ups may pass before the next search.
-    pause: u32,
+    /// When it was looked for in vain.
+    pub(super) missed: Option<Instant>,
 }
 
 impl Finder {
@@ -44,12 +44,12 @@ impl Finder {
             self.known = Some(known);
             return Ok(Some((known, stat)));
         }
-        if self.pause > 0 {
-            self.pause -= 1;
+        if self.missed.is_some_and(|missed| missed.elapsed() < SEARCH_INTERVAL) {
             return Ok(None);
         }
+        self.missed = None;
         let Some((pid, stat)) = search(paths)? else {
-            self.pause = SEARCH_EVERY - 1;
+            self.missed = Some(Instant::now());
             return Ok(None);
         };
         let boot = self.boot_time.parse(&paths.procfs, "stat", |text| {
@@ -123,7 +123,7 @@ fn by_name(procfs: &Path) -> Result<Option<(i32, Stat)>, HostError> {
             continue;
         };
         let is_it =
-            fs::read(entry.path().join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == NAME.as_bytes());
+            read_once(&entry.path().join("comm")).is_ok_and(|comm| comm.trim_ascii_end() == NAME.as_bytes());
         if !is_it {
             continue;
         }

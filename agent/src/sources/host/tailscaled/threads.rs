@@ -3,7 +3,7 @@
 //!
 //! The kernel's figures of a thread go with it, so they are added up here by increments.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use procfs::FromRead;
 use procfs::process::Schedstat;
 
-use crate::sources::host::proc_file::{is_gone, number, read_of_process};
+use crate::sources::host::proc_file::{is_gone, number, open, read_of_process};
 use crate::sources::host::{HostError, malformed};
 
 /// More than three numbers of 64 bits take.
 const SCHEDSTAT_BYTES: usize = 128;
+/// Threads that are followed, each by an open file: half of the files that a service may open by default.
+const MOST: usize = 256;
 
-/// Sums over the threads that are, and those that were since this began.
+/// Sums over the threads that are ([`MOST`] of them), and those that were since this began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::sources) struct Sums {
     /// Time that threads were ready to run and had to wait.
@@ -44,9 +46,15 @@ pub(in crate::sources) struct Threads {
     by_id: HashMap<i32, Thread>,
     sums: Sums,
     listed: Option<Instant>,
+    leave_out_switches: bool,
 }
 
 impl Threads {
+    /// Without counts of switches, which are read from a file that costs more than all others together.
+    pub(in crate::sources) fn without_switches() -> Self {
+        Self { leave_out_switches: true, ..Self::default() }
+    }
+
     /// Sums so far; `None` when the kernel keeps no run-queue delay. Threads are listed anew when the last list is
     /// older than `interval`: a thread that comes and goes in between is not seen.
     pub(in crate::sources) fn update(
@@ -101,26 +109,29 @@ impl Threads {
             }
             Err(source) => return Err(HostError::Read { path: tasks.to_owned(), source }),
         };
-        let mut now = HashMap::with_capacity(self.by_id.len());
+        let mut there = HashSet::with_capacity(self.by_id.len());
+        let mut outcome = Ok(());
         for entry in entries.flatten() {
             let Some(id) = entry.file_name().to_str().and_then(|name| number(Some(name))) else { continue };
-            let known = self.by_id.remove(&id);
-            let mut thread = match known {
-                Some(thread) => thread,
-                None => match File::open(schedstat(tasks, id)) {
-                    Ok(schedstat) => Thread { schedstat, last: Sums::default() },
-                    // Gone already, or a kernel without the figure.
-                    Err(_) => continue,
-                },
-            };
-            self.switches(&mut thread, &tasks.join(id.to_string()).join("status"))?;
-            now.insert(id, thread);
+            there.insert(id);
+            let is_new = !self.by_id.contains_key(&id);
+            if is_new && self.by_id.len() < MOST {
+                // Gone already, or a kernel without the figure.
+                let Ok(schedstat) = open(&schedstat(tasks, id)) else { continue };
+                self.by_id.insert(id, Thread { schedstat, last: Sums::default() });
+            }
+            if self.leave_out_switches {
+                continue;
+            }
+            // Whatever fails, no thread is forgotten: it would be added anew with all that it ever did.
+            outcome = outcome.and(self.switches(id, &tasks.join(id.to_string()).join("status")));
         }
-        self.by_id = now;
-        Ok(())
+        self.by_id.retain(|id, _| there.contains(id));
+        outcome
     }
 
-    fn switches(&mut self, thread: &mut Thread, status: &Path) -> Result<(), HostError> {
+    fn switches(&mut self, id: i32, status: &Path) -> Result<(), HostError> {
+        let Some(thread) = self.by_id.get_mut(&id) else { return Ok(()) };
         let Some(text) = read_of_process(status)? else { return Ok(()) };
         for (key, sum, last) in [
             (
@@ -186,6 +197,36 @@ mod tests {
         assert_eq!(update(), sums(3_750, 10, 33, 3), "less than before is another thread");
         fs::remove_dir_all(root.path().join("task")).unwrap();
         assert_eq!(update(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_once_is_not_counted_twice_later() {
+        let root = tempfile::tempdir().unwrap();
+        let mut threads = Threads::default();
+        for id in 1..=8 {
+            thread(root.path(), id, 1_000, (10, 1));
+        }
+        assert_eq!(threads.update(root.path(), Duration::ZERO).unwrap().unwrap().delay_nanoseconds, 8_000);
+        let status = root.path().join("task/3/status");
+        fs::remove_file(&status).unwrap();
+        fs::create_dir(&status).unwrap();
+        let error = threads.update(root.path(), Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("task/3/status"), "{error}");
+        fs::remove_dir(&status).unwrap();
+        thread(root.path(), 3, 1_001, (11, 1));
+        let sums = threads.update(root.path(), Duration::ZERO).unwrap().unwrap();
+        assert_eq!((sums.delay_nanoseconds, sums.voluntary_switches), (8_001, 81));
+    }
+
+    #[test]
+    fn no_more_threads_are_followed_than_there_are_files_for() {
+        let root = tempfile::tempdir().unwrap();
+        let mut threads = Threads::default();
+        for id in 1..=MOST as i32 + 9 {
+            thread(root.path(), id, 1, (1, 1));
+        }
+        let sums = threads.update(root.path(), Duration::ZERO).unwrap().unwrap();
+        assert_eq!((sums.delay_nanoseconds, sums.voluntary_switches), (MOST as u64, MOST as u64));
     }
 
     #[test]

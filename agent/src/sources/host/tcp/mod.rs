@@ -13,17 +13,18 @@ mod sum;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::netstat::pairs_of_lines;
 use super::proc_file::{Bad, ProcFile};
+use super::rest::Rest;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Connections, Host, TcpSockets, TcpStates};
 use crate::model::tailnet::{Peer, Tailnet};
 use crate::sources::netlink::Netlink;
+use crate::sources::thread_time;
 use diag::{Wanted, state};
 use peers::Peers;
 use sum::Sum;
@@ -59,7 +60,7 @@ pub(super) struct TcpCollector {
     peers: Peers,
     /// The kernel does not let this process ask for marks.
     blind: bool,
-    resting_until: Option<Instant>,
+    rest: Rest,
 }
 
 impl Collector for TcpCollector {
@@ -77,14 +78,14 @@ impl Collector for TcpCollector {
     }
 
     fn rests(&self) -> bool {
-        self.resting_until.is_some_and(|until| Instant::now() < until)
+        self.rest.is_on()
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<TcpSockets>, HostError> {
-        let started = cpu_time();
+        let began = thread_time();
         let outcome = self.run(paths);
-        let cost = cpu_time().saturating_sub(started);
-        self.resting_until = Some(Instant::now() + (cost * REST_FACTOR).clamp(SHORTEST_REST, LONGEST_REST));
+        let cost = thread_time().saturating_sub(began);
+        self.rest.begin((cost * REST_FACTOR).clamp(SHORTEST_REST, LONGEST_REST));
         outcome.map(Some)
     }
 }
@@ -163,12 +164,6 @@ fn open_connections(text: &str) -> Result<Option<u64>, Bad> {
         }
     })?;
     Ok(open)
-}
-
-/// What this thread took of the CPU.
-fn cpu_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec.cast_unsigned(), now.tv_nsec as u32)
 }
 
 fn failed(source: io::Error) -> HostError {
@@ -305,12 +300,5 @@ mod tests {
         };
         // On a busy machine the rest may be over before the second run.
         assert!((0..20).any(|_| stays()));
-
-        let mut collector = TcpCollector::default();
-        assert!(!Collector::rests(&collector));
-        collector.resting_until = Some(Instant::now() + LONGEST_REST);
-        assert!(Collector::rests(&collector));
-        collector.resting_until = Some(Instant::now());
-        assert!(!Collector::rests(&collector));
     }
 }
