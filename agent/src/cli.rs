@@ -10,7 +10,8 @@ use crate::collectors::CollectorFlags;
 /// Says, per Tailscale peer and per leg, what the traffic does.
 ///
 /// Without a command it serves: attaches its programs to the tunnel, follows tailscaled, and answers
-/// Prometheus on /metrics. `tailgauge check` says first what this host has and lacks.
+/// Prometheus on /metrics, and on /compat/node in place of node_exporter. `tailgauge check` says first
+/// what this host has and lacks.
 #[derive(Debug, Parser)]
 #[command(name = "tailgauge", version, args_conflicts_with_subcommands = false)]
 pub struct Cli {

@@ -104,9 +104,9 @@ pub struct Sampled {
     pub tailscaled_delay: Distribution,
     /// Fullest receive buffer of tailscaled's UDP sockets, as part of its size.
     pub udp_receive_queue: Distribution,
-    /// Packets to tailscaled that its ring had no room for, in one interval.
+    /// Packets to tailscaled that its ring had no room for, since the look before.
     pub tunnel_drops: Distribution,
-    /// Bytes that wait in the queueing disciplines of the tunnel and of devices with a default route.
+    /// Bytes that wait in the queueing disciplines of the tunnel and of the devices on the way to the internet.
     pub qdisc_backlog: Vec<(String, Distribution)>,
     /// Part of the time that some task waited for a CPU.
     pub cpu_waiting: Distribution,

@@ -27,7 +27,7 @@ impl CpuReader {
     }
 }
 
-/// Time that turns back by less stands still until it is made good; by more it began anew.
+/// Idle time that turns back by less stands still until it is made good; by more, all of its CPU began anew.
 const TURNS_BACK_SECONDS: f64 = 3.0;
 
 /// Reads /proc/stat, and remembers it: what is exported as a counter must not turn back.
@@ -63,15 +63,12 @@ impl Collector for CpuCollector {
 /// Idle time is computed at each reading (`get_idle_time` in fs/proc/stat.c) and may be less than before, as
 /// Documentation/filesystems/proc.rst says of iowait. As a counter that would be a restart, with all the time since boot
 /// come in at once. A CPU that was offline does begin anew with idle and iowait before kernel 6.8.
-fn hold(last: &CpuTime, now: &mut CpuTime) {
-    let turned_back = |last: f64, now: f64| (now < last).then_some(last - now);
-    if turned_back(last.idle, now.idle).is_some_and(|seconds| seconds >= TURNS_BACK_SECONDS) {
+pub(super) fn hold(last: &CpuTime, now: &mut CpuTime) {
+    if last.idle - now.idle >= TURNS_BACK_SECONDS {
         return;
     }
     for (last, now) in last.all().into_iter().zip(now.all_mut()) {
-        if turned_back(last, *now).is_some_and(|seconds| seconds < TURNS_BACK_SECONDS) {
-            *now = last;
-        }
+        *now = now.max(last);
     }
 }
 

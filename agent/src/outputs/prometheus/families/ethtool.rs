@@ -10,7 +10,8 @@ use crate::outputs::prometheus::text::Samples;
 pub(super) const SECTION: Section = Section {
     title: "Settings and drivers of network devices",
     about: "Of up to 16 devices that are up: the tunnel, hardware, then others, the oldest first. Settings are read every \
-            10 seconds. What a device or this kernel does not have is absent.",
+            10 seconds, statistics of drivers at each scrape, or more seldom where that takes long. They go back when a \
+            device is reset or gets fewer queues. What a device or this kernel does not have is absent.",
     families: &[
         Family {
             header: Header::gauge(

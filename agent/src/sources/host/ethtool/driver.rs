@@ -14,8 +14,10 @@ use crate::sources::host::{Collector, HostError, Paths};
 /// How long the list of devices and the names of their statistics are used; they are read anew at once when a driver
 /// has another number of them.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
-/// Rests so many times as long as a run took, up to a minute: some drivers ask their hardware, and all of them wait for
-/// the lock of the network configuration, which stops the agent as well.
+/// A run that takes longer has a driver that asks its hardware, or waited for the lock of the network configuration; the
+/// whole agent waits with it …
+const PATIENCE: Duration = Duration::from_millis(50);
+/// … and so rests for so many times as long, up to a minute.
 const REST_FACTOR: u32 = 100;
 const LONGEST_REST: Duration = Duration::from_secs(60);
 const OPERATION: &str = "ask for statistics of network drivers (SIOCETHTOOL)";
@@ -32,8 +34,8 @@ pub(in crate::sources::host) struct DriverCollector {
 
 impl Collector for DriverCollector {
     const NAME: &'static str = "driver";
-    const HELP: &'static str = "losses, limits and cloud allowances from the driver statistics of up to 16 network devices; rests after a run \
-         for 100 times as long as it took, at most 60 s";
+    const HELP: &'static str = "losses, limits and cloud allowances from the driver statistics of up to 16 network \
+                                devices; a run of more than 50 ms is followed by a rest 100 times as long, at most 60 s";
     type Output = Vec<DriverStatistics>;
 
     fn field(host: &mut Host) -> &mut Option<Vec<DriverStatistics>> {
@@ -47,7 +49,10 @@ impl Collector for DriverCollector {
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<DriverStatistics>>, HostError> {
         let started = Instant::now();
         let outcome = self.run(paths);
-        self.rest.begin((started.elapsed() * REST_FACTOR).min(LONGEST_REST));
+        let took = started.elapsed();
+        if took > PATIENCE {
+            self.rest.begin((took * REST_FACTOR).min(LONGEST_REST));
+        }
         outcome.map(Some)
     }
 }

@@ -2,19 +2,13 @@
 
 use std::path::Path;
 
-use super::super::cpu::CpuReader;
-use super::super::proc_file::{Bad, ProcFile, number};
+use super::super::cpu::{CpuReader, hold};
+use super::super::proc_file::{Bad, MOST_CPUS, ProcFile, number};
 use super::super::{HostError, Paths};
 use super::sysfs;
 use super::throttles::Throttles;
 use crate::model::host::{Cpu, CpuTime};
 use crate::model::node::{Cpus, Stat};
-
-/// A CPU whose idle time falls by so many seconds was away, and its counts begin anew: while a CPU is online, its
-/// idle and iowait times may fall a little (proc_stat(5)).
-const HOTPLUG_SECONDS: f64 = 3.0;
-/// Larger than any machine's (NR_CPUS on x86).
-const MOST_CPUS: u32 = 8192;
 
 /// Keeps /proc/stat open, and the counts that were shown last.
 #[derive(Default)]
@@ -107,34 +101,19 @@ fn advance(shown: &mut Vec<(u32, CpuTime)>, now: &[(u32, CpuTime)]) -> bool {
     let before = shown.len();
     shown.retain(|(cpu, _)| now.iter().any(|(other, _)| other == cpu));
     let mut changed = shown.len() < before;
-    for (cpu, time) in now {
-        match shown.binary_search_by_key(cpu, |(cpu, _)| *cpu) {
-            Ok(place) => shown[place].1 = later(&shown[place].1, time),
+    for (cpu, mut time) in now.iter().copied() {
+        match shown.binary_search_by_key(&cpu, |(cpu, _)| *cpu) {
+            Ok(place) => {
+                hold(&shown[place].1, &mut time);
+                shown[place].1 = time;
+            }
             Err(place) => {
-                shown.insert(place, (*cpu, *time));
+                shown.insert(place, (cpu, time));
                 changed = true;
             }
         }
     }
     changed
-}
-
-fn later(before: &CpuTime, now: &CpuTime) -> CpuTime {
-    if before.idle - now.idle >= HOTPLUG_SECONDS {
-        return *now;
-    }
-    CpuTime {
-        user: before.user.max(now.user),
-        nice: before.nice.max(now.nice),
-        system: before.system.max(now.system),
-        idle: before.idle.max(now.idle),
-        iowait: before.iowait.max(now.iowait),
-        irq: before.irq.max(now.irq),
-        softirq: before.softirq.max(now.softirq),
-        steal: before.steal.max(now.steal),
-        guest: before.guest.max(now.guest),
-        guest_nice: before.guest_nice.max(now.guest_nice),
-    }
 }
 
 #[cfg(test)]
