@@ -5,13 +5,26 @@ use crate::model::host::CpuTime;
 use crate::model::sampled::{Distribution, PART_BOUNDS, Sampled, SampledCpu};
 use crate::sources::host::{CpuReader, HostError, Paths, PressureReader};
 
+/// Less than this part of the time is next to nobody who waits.
+const NOBODY: f64 = 0.05;
+
 /// What was read before.
 #[derive(Debug, Default)]
 pub(super) struct Cpus {
     reader: CpuReader,
     last: Vec<(u32, CpuTime)>,
-    pressure: PressureReader,
+    pressure: Pressure,
+}
+
+/// Who waited for a CPU.
+#[derive(Debug, Default)]
+struct Pressure {
+    reader: PressureReader,
     waited_microseconds: Option<u64>,
+    /// Seconds of a sample that was left out.
+    rested: Option<f64>,
+    /// Whether the next sample is left out.
+    rests: bool,
 }
 
 impl Cpus {
@@ -21,7 +34,7 @@ impl Cpus {
         elapsed: Option<Elapsed>,
         into: &mut Sampled,
     ) -> Result<(), HostError> {
-        let waiting = self.waiting(paths, elapsed, into);
+        let waiting = self.pressure.sample(paths, elapsed, into);
         let now = self.reader.read(paths)?.per_cpu;
         for (number, time) in &now {
             let Some((_, before)) = self.last.iter().find(|(other, _)| other == number) else { continue };
@@ -33,18 +46,28 @@ impl Cpus {
         self.last = now;
         unless_unavailable(waiting)
     }
+}
 
-    fn waiting(
+impl Pressure {
+    /// Looks at every second sample only, as long as next to nobody waits: the kernel adds up what was in between.
+    fn sample(
         &mut self,
         paths: &Paths,
         elapsed: Option<Elapsed>,
         into: &mut Sampled,
     ) -> Result<(), HostError> {
-        let some = self.pressure.cpu(paths)?.some_seconds;
+        if std::mem::take(&mut self.rests) {
+            self.rested = elapsed.map(|elapsed| elapsed.seconds);
+            return Ok(());
+        }
+        let some = self.reader.cpu(paths)?.some_seconds;
         let waited = since(&mut self.waited_microseconds, (some * 1e6).round() as u64);
+        let rested = self.rested.take().unwrap_or_default();
         if let Some((elapsed, waited)) = elapsed.zip(waited) {
             // The two clocks are not read at the same moment.
-            into.cpu_waiting.add(elapsed.second, (waited as f64 / 1e6 / elapsed.seconds).min(1.0));
+            let part = (waited as f64 / 1e6 / (elapsed.seconds + rested)).min(1.0);
+            into.cpu_waiting.add(elapsed.second, part);
+            self.rests = part < NOBODY;
         }
         Ok(())
     }
@@ -88,6 +111,26 @@ mod tests {
         assert!((busy - 0.8).abs() < 1e-9 && (softirq - 0.4).abs() < 1e-9, "{busy} {softirq}");
         assert_eq!(shares(&before, &time(1.1, 4.9, 0.5)), None, "idle time went back");
         assert_eq!(shares(&before, &before), None, "no tick");
+    }
+
+    #[test]
+    fn what_was_left_out_is_in_the_next_share_of_waiting() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("pressure")).unwrap();
+        let paths = Paths { procfs: root.path().to_owned(), ..Paths::default() };
+        let (mut pressure, mut sampled) = (Pressure::default(), Sampled::default());
+        let mut sample = |second, microseconds: u64| {
+            let text = format!("some avg10=0.00 avg60=0.00 avg300=0.00 total={microseconds}\n");
+            std::fs::write(root.path().join("pressure/cpu"), text).unwrap();
+            let elapsed = (second > 0).then_some(Elapsed { seconds: 0.1, second });
+            pressure.sample(&paths, elapsed, &mut sampled).unwrap();
+            (sampled.cpu_waiting.count(), (sampled.cpu_waiting.sum() * 1e3).round())
+        };
+        assert_eq!(sample(0, 7_000), (0, 0.0), "one reading is no sample");
+        assert_eq!(sample(1, 8_000), (1, 10.0), "next to nobody waits");
+        assert_eq!(sample(2, 108_000), (1, 10.0), "left out");
+        assert_eq!(sample(3, 108_000), (2, 510.0), "half of the time since the sample before");
+        assert_eq!(sample(4, 158_000), (3, 1010.0), "somebody waits: every sample");
     }
 
     #[test]

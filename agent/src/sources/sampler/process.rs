@@ -8,7 +8,7 @@ use crate::model::sampled::Sampled;
 use crate::sources::host::{Finder, HostError, Paths, Process, Stat, Threads};
 
 /// How often it is made sure that it is still the same process, and which threads it has.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// What the kernel's two accounts of CPU time may differ by: ticks of /proc/PID/stat, and the time between readings.
 const TOLERANCE_SECONDS: f64 = 0.1;
 
@@ -75,7 +75,7 @@ impl Tailscaled {
             self.known = Some(Known {
                 process,
                 has_clock: has_clock(process, &stat),
-                threads: Threads::default(),
+                threads: Threads::without_switches(),
                 ran: None,
                 waited: None,
             });

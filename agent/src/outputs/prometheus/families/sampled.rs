@@ -14,8 +14,9 @@ pub(super) const SECTION: Section = Section {
             buckets of a cumulative histogram, and a peak. Samples are taken every `--sampler.interval` (100 ms), each \
             over the time since the one before. The peaks cover the running second and the 15 aligned seconds before \
             it; reading does not reset them. The kernel accounts CPU time by the tick, so shares of a CPU are good to \
-            a tenth. Queues (of UDP, of the tunnel and of devices) are looked at in every second sample only while all of \
-            them are empty: of their histograms, compare the buckets above the first with time, not with all samples.",
+            a tenth. Queues and drops are looked at every second sample while all of them are empty, and waiting \
+            for a CPU while next to nobody waits: what the kernel adds up is then shared among both. So compare the \
+            upper buckets of these with time, not with the number of samples.",
     families: &[
         Family {
             header: histogram(

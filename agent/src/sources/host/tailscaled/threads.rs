@@ -46,9 +46,15 @@ pub(in crate::sources) struct Threads {
     by_id: HashMap<i32, Thread>,
     sums: Sums,
     listed: Option<Instant>,
+    leave_out_switches: bool,
 }
 
 impl Threads {
+    /// Without counts of switches, which are read from a file that costs more than all others together.
+    pub(in crate::sources) fn without_switches() -> Self {
+        Self { leave_out_switches: true, ..Self::default() }
+    }
+
     /// Sums so far; `None` when the kernel keeps no run-queue delay. Threads are listed anew when the last list is
     /// older than `interval`: a thread that comes and goes in between is not seen.
     pub(in crate::sources) fn update(
@@ -113,6 +119,9 @@ impl Threads {
                 // Gone already, or a kernel without the figure.
                 let Ok(schedstat) = open(&schedstat(tasks, id)) else { continue };
                 self.by_id.insert(id, Thread { schedstat, last: Sums::default() });
+            }
+            if self.leave_out_switches {
+                continue;
             }
             // Whatever fails, no thread is forgotten: it would be added anew with all that it ever did.
             outcome = outcome.and(self.switches(id, &tasks.join(id.to_string()).join("status")));
