@@ -168,5 +168,7 @@ fn whatever_the_files_hold_the_answer_is_well_formed() {
     // What was kept from bad files does no harm once they are good again.
     let (mut source, mut node) = shared.into_inner();
     let exposition = scrape(&mut source, &mut node).unwrap();
-    assert!(exposition.named("node_scrape_collector_success").iter().all(|sample| sample.value == 1.0));
+    for sample in exposition.named("node_scrape_collector_success") {
+        assert_eq!(sample.value, 1.0, "{:?}", sample.labels);
+    }
 }

@@ -45,14 +45,19 @@ impl ProcFile {
     ) -> Result<T, HostError> {
         let path = directory.join(name);
         let text = self.read(&path)?;
-        parse(&text).map_err(|bad| match bad {
+        let outcome = parse(&text).map_err(|bad| match bad {
             Bad::Missing(expected) => HostError::Missing { path, expected },
             Bad::Line(line, expected) => {
                 let found = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
                 let found = found.chars().take(EXCERPT).collect();
                 HostError::Malformed { path, line, expected, found }
             }
-        })
+        });
+        if outcome.is_err() {
+            // Another file may be there by now.
+            self.open = None;
+        }
+        outcome
     }
 
     fn read(&mut self, path: &Path) -> Result<Cow<'_, str>, HostError> {

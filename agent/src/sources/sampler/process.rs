@@ -7,8 +7,9 @@ use super::{Elapsed, since};
 use crate::model::sampled::Sampled;
 use crate::sources::host::{Finder, HostError, Paths, Process, Stat, Threads};
 
-/// How often it is made sure that it is still the same process, and which threads it has.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is made sure that it is still the same process, and which threads it has: what a thread that is new
+/// waited is not seen before.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// What the kernel's two accounts of CPU time may differ by: ticks of /proc/PID/stat, and the time between readings.
 const TOLERANCE_SECONDS: f64 = 0.1;
 
