@@ -233,8 +233,9 @@ async fn take_samples(agent: Rc<Agent>, mut sampler: Sampler, every: Duration) {
         tick.tick().await;
         let started = Instant::now();
         let mut state = agent.state.borrow_mut();
-        let success = sampler.sample(&mut state.model.sampled);
-        state.model.collectors.record(sampler::COLLECTOR, started, Instant::now(), success);
+        if let Some(success) = sampler.sample(&mut state.model.sampled) {
+            state.model.collectors.record(sampler::COLLECTOR, started, Instant::now(), success);
+        }
     }
 }
 

@@ -35,9 +35,17 @@ impl Distribution {
 
     /// Adds a sample taken in `second` since the sampler began.
     pub fn add(&mut self, second: u64, value: f64) {
+        self.add_times(second, value, 1);
+    }
+
+    /// Adds a sample that stands for as many intervals.
+    pub fn add_times(&mut self, second: u64, value: f64, times: u32) {
+        if times == 0 {
+            return;
+        }
         let bucket = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
-        self.buckets[bucket] += 1;
-        self.sum += value;
+        self.buckets[bucket] += u64::from(times);
+        self.sum += value * f64::from(times);
         let place = &mut self.peaks[(second % PEAK_SECONDS as u64) as usize];
         *place = if place.0 == second { (second, place.1.max(value)) } else { (second, value) };
     }
@@ -90,7 +98,7 @@ pub struct Sampled {
     pub began: Instant,
     /// Time between two samples, as it should be; zero while sampling is off.
     pub interval: Duration,
-    /// Samples taken.
+    /// Samples taken; one over two intervals is one.
     pub samples: u64,
     /// Samples left out because the one before came too late.
     pub missed: u64,
@@ -154,6 +162,9 @@ mod tests {
         let counts: Vec<u64> = samples.cumulative().map(|(_, count)| count).collect();
         assert_eq!(counts, [1, 2, 3, 3, 3, 3]);
         assert_eq!((samples.count(), samples.sum()), (4, 20_006.0));
+        samples.add_times(0, 5.0, 2);
+        samples.add_times(0, 5.0, 0);
+        assert_eq!((samples.count(), samples.sum()), (6, 20_016.0));
     }
 
     #[test]

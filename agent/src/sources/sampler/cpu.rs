@@ -1,30 +1,21 @@
 //! Each CPU's time, and how long tasks waited for one.
 
-use super::{Elapsed, since, unless_unavailable};
+use super::{Elapsed, NOBODY, since, unless_unavailable};
 use crate::model::host::CpuTime;
 use crate::model::sampled::{Distribution, PART_BOUNDS, Sampled, SampledCpu};
 use crate::sources::host::{CpuReader, HostError, Paths, PressureReader};
 
-/// Less than this part of the time is next to nobody who waits.
-const NOBODY: f64 = 0.05;
+/// A CPU that is busy for a larger part of the time may be why something is slow.
+const HALF_BUSY: f64 = 0.5;
 
 /// What was read before.
 #[derive(Debug, Default)]
 pub(super) struct Cpus {
     reader: CpuReader,
     last: Vec<(u32, CpuTime)>,
-    pressure: Pressure,
-}
-
-/// Who waited for a CPU.
-#[derive(Debug, Default)]
-struct Pressure {
-    reader: PressureReader,
+    pressure: PressureReader,
     waited_microseconds: Option<u64>,
-    /// Seconds of a sample that was left out.
-    rested: Option<f64>,
-    /// Whether the next sample is left out.
-    rests: bool,
+    is_busy: bool,
 }
 
 impl Cpus {
@@ -34,40 +25,39 @@ impl Cpus {
         elapsed: Option<Elapsed>,
         into: &mut Sampled,
     ) -> Result<(), HostError> {
-        let waiting = self.pressure.sample(paths, elapsed, into);
+        self.is_busy = false;
+        let waiting = self.waiting(paths, elapsed, into);
         let now = self.reader.read(paths)?.per_cpu;
         for (number, time) in &now {
             let Some((_, before)) = self.last.iter().find(|(other, _)| other == number) else { continue };
             let (Some(elapsed), Some((busy, softirq))) = (elapsed, shares(before, time)) else { continue };
             let cpu = row(&mut into.cpus, *number);
-            cpu.busy.add(elapsed.second, busy);
-            cpu.softirq.add(elapsed.second, softirq);
+            cpu.busy.add_times(elapsed.second, busy, elapsed.intervals);
+            cpu.softirq.add_times(elapsed.second, softirq, elapsed.intervals);
+            self.is_busy |= busy > HALF_BUSY;
         }
         self.last = now;
         unless_unavailable(waiting)
     }
-}
 
-impl Pressure {
-    /// Looks at every second sample only, as long as next to nobody waits: the kernel adds up what was in between.
-    fn sample(
+    /// Whether no CPU was half busy, and next to nobody waited for one.
+    pub(super) const fn is_quiet(&self) -> bool {
+        !self.is_busy
+    }
+
+    fn waiting(
         &mut self,
         paths: &Paths,
         elapsed: Option<Elapsed>,
         into: &mut Sampled,
     ) -> Result<(), HostError> {
-        if std::mem::take(&mut self.rests) {
-            self.rested = elapsed.map(|elapsed| elapsed.seconds);
-            return Ok(());
-        }
-        let some = self.reader.cpu(paths)?.some_seconds;
+        let some = self.pressure.cpu(paths)?.some_seconds;
         let waited = since(&mut self.waited_microseconds, (some * 1e6).round() as u64);
-        let rested = self.rested.take().unwrap_or_default();
         if let Some((elapsed, waited)) = elapsed.zip(waited) {
             // The two clocks are not read at the same moment.
-            let part = (waited as f64 / 1e6 / (elapsed.seconds + rested)).min(1.0);
-            into.cpu_waiting.add(elapsed.second, part);
-            self.rests = part < NOBODY;
+            let part = (waited as f64 / 1e6 / elapsed.seconds).min(1.0);
+            into.cpu_waiting.add_times(elapsed.second, part, elapsed.intervals);
+            self.is_busy |= part > NOBODY;
         }
         Ok(())
     }
@@ -111,26 +101,6 @@ mod tests {
         assert!((busy - 0.8).abs() < 1e-9 && (softirq - 0.4).abs() < 1e-9, "{busy} {softirq}");
         assert_eq!(shares(&before, &time(1.1, 4.9, 0.5)), None, "idle time went back");
         assert_eq!(shares(&before, &before), None, "no tick");
-    }
-
-    #[test]
-    fn what_was_left_out_is_in_the_next_share_of_waiting() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("pressure")).unwrap();
-        let paths = Paths { procfs: root.path().to_owned(), ..Paths::default() };
-        let (mut pressure, mut sampled) = (Pressure::default(), Sampled::default());
-        let mut sample = |second, microseconds: u64| {
-            let text = format!("some avg10=0.00 avg60=0.00 avg300=0.00 total={microseconds}\n");
-            std::fs::write(root.path().join("pressure/cpu"), text).unwrap();
-            let elapsed = (second > 0).then_some(Elapsed { seconds: 0.1, second });
-            pressure.sample(&paths, elapsed, &mut sampled).unwrap();
-            (sampled.cpu_waiting.count(), (sampled.cpu_waiting.sum() * 1e3).round())
-        };
-        assert_eq!(sample(0, 7_000), (0, 0.0), "one reading is no sample");
-        assert_eq!(sample(1, 8_000), (1, 10.0), "next to nobody waits");
-        assert_eq!(sample(2, 108_000), (1, 10.0), "left out");
-        assert_eq!(sample(3, 108_000), (2, 510.0), "half of the time since the sample before");
-        assert_eq!(sample(4, 158_000), (3, 1010.0), "somebody waits: every sample");
     }
 
     #[test]

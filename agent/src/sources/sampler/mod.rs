@@ -2,6 +2,10 @@
 //! 200 ms as a percent of its mean; here it is one sample of a histogram, and a peak.
 //!
 //! Every part stands alone: what this host does not offer is not sampled, and takes no other part down.
+//!
+//! A sample costs more than what it reads, as the caches are cold after 100 ms of other work. So while nothing is up
+//! (no CPU half busy, next to nobody waits for one, all queues empty), every second one is left out, and the next one,
+//! over both intervals, counts twice.
 
 mod clock;
 mod cpu;
@@ -23,7 +27,12 @@ struct Elapsed {
     seconds: f64,
     /// Second that the sample belongs to.
     second: u64,
+    /// Intervals that the sample stands for.
+    intervals: u32,
 }
+
+/// Less than this part of the time is next to nobody who waits.
+const NOBODY: f64 = 0.05;
 
 /// Reads, and remembers what it read before.
 #[derive(Debug)]
@@ -35,6 +44,10 @@ pub struct Sampler {
     process: process::Tailscaled,
     queues: queues::Queues,
     complaints: Complaints,
+    /// Whether the next sample is left out.
+    rests: bool,
+    /// Whether the last one was.
+    rested: bool,
 }
 
 impl Sampler {
@@ -49,19 +62,26 @@ impl Sampler {
             process: process::Tailscaled::default(),
             queues: queues::Queues::new(tunnel),
             complaints: Complaints::default(),
+            rests: false,
+            rested: false,
         }
     }
 
-    /// Takes a sample; false when a part failed, and the others were sampled all the same. A failure is logged when
-    /// it begins or changes.
-    pub fn sample(&mut self, into: &mut Sampled) -> bool {
+    /// Takes a sample, or leaves it out and returns `None`. False when a part failed, and the others were sampled all
+    /// the same. A failure is logged when it begins or changes.
+    pub fn sample(&mut self, into: &mut Sampled) -> Option<bool> {
+        if std::mem::take(&mut self.rests) {
+            self.rested = true;
+            return None;
+        }
+        let intervals = 1 + u32::from(std::mem::take(&mut self.rested));
         let began = thread_time();
         let now = Instant::now();
         into.interval = self.interval;
         let elapsed = self.last.replace(now).map(|last| {
             let since = now.saturating_duration_since(last);
-            into.missed += missed(since, self.interval);
-            Elapsed { seconds: since.as_secs_f64().max(1e-6), second: into.second(now) }
+            into.missed += missed(since, self.interval, intervals);
+            Elapsed { seconds: since.as_secs_f64().max(1e-6), second: into.second(now), intervals }
         });
         let outcomes = [
             ("sampler of CPUs", self.cpus.sample(&self.paths, elapsed, into)),
@@ -73,15 +93,17 @@ impl Sampler {
             complain(&mut self.complaints, part, outcome.err());
         }
         into.samples += 1;
+        self.rests =
+            elapsed.is_some() && self.cpus.is_quiet() && self.process.is_quiet() && self.queues.is_quiet();
         into.cpu_time += thread_time().saturating_sub(began);
-        success
+        Some(success)
     }
 }
 
-/// Whole intervals that passed without a sample.
-fn missed(since: Duration, interval: Duration) -> u64 {
+/// Whole intervals that passed beyond those that should.
+fn missed(since: Duration, interval: Duration, expected: u32) -> u64 {
     let intervals = since.as_secs_f64() / interval.as_secs_f64().max(1e-3);
-    (intervals.round() as u64).saturating_sub(1)
+    (intervals.round() as u64).saturating_sub(expected.into())
 }
 
 /// What came since `last`; `None` for the first reading, and for a counter that went back.
@@ -106,8 +128,9 @@ mod tests {
     fn a_late_sample_says_how_many_are_missing() {
         let interval = Duration::from_millis(100);
         for (milliseconds, expected) in [(90, 0), (100, 0), (149, 0), (160, 1), (1000, 9)] {
-            assert_eq!(missed(Duration::from_millis(milliseconds), interval), expected, "{milliseconds}");
+            assert_eq!(missed(Duration::from_millis(milliseconds), interval, 1), expected, "{milliseconds}");
         }
+        assert_eq!([150, 249, 260].map(|since| missed(Duration::from_millis(since), interval, 2)), [0, 0, 1]);
     }
 
     #[test]
@@ -118,14 +141,46 @@ mod tests {
     }
 
     #[test]
+    fn while_nothing_is_up_every_second_sample_counts_twice() {
+        let root = tempfile::tempdir().unwrap();
+        let cpus = |user: u64, idle: u64| {
+            let line = format!(" {user} 0 0 {idle} 0 0 0 0 0 0\n");
+            let rest = "ctxt 1\nbtime 1\nprocesses 1\nprocs_running 1\nprocs_blocked 0\nintr 1 0\n";
+            std::fs::write(root.path().join("stat"), format!("cpu {line}cpu0{line}{rest}")).unwrap();
+        };
+        let paths =
+            Paths { procfs: root.path().to_owned(), localapi: root.path().join("none"), ..Paths::default() };
+        let mut sampler = Sampler::new(paths, "lo".to_owned(), Duration::from_millis(100));
+        let mut sampled = Sampled::default();
+        let mut sample = |user, idle| {
+            cpus(user, idle);
+            let is_first = sampler.last.is_none();
+            let outcome = sampler.sample(&mut sampled);
+            if outcome.is_some() && !is_first {
+                // Datagrams of other tests may wait on this host.
+                sampler.rests = sampler.cpus.is_quiet();
+            }
+            (outcome.is_some(), sampled.cpus.first().map_or(0, |cpu| cpu.busy.count()))
+        };
+        assert_eq!(sample(0, 0), (true, 0), "one reading is no sample");
+        assert_eq!(sample(1, 9), (true, 1));
+        assert_eq!(sample(2, 18), (false, 1), "left out");
+        assert_eq!(sample(3, 27), (true, 3), "for both");
+        assert_eq!(sample(3, 37), (false, 3));
+        assert_eq!(sample(13, 37), (true, 5), "one of both was busy: from now on each is taken");
+        assert_eq!(sample(23, 37), (true, 6));
+        assert_eq!(sample(33, 37), (true, 7));
+    }
+
+    #[test]
     fn this_host_is_sampled() {
         let mut sampler = Sampler::new(Paths::default(), "lo".to_owned(), Duration::from_millis(100));
         let mut sampled = Sampled::default();
-        assert!(sampler.sample(&mut sampled));
+        assert_eq!(sampler.sample(&mut sampled), Some(true));
         assert!(sampled.cpus.iter().all(|cpu| cpu.busy.count() == 0), "one reading is no sample");
         // At least two ticks of every CPU.
         std::thread::sleep(Duration::from_millis(50));
-        assert!(sampler.sample(&mut sampled));
+        assert_eq!(sampler.sample(&mut sampled), Some(true));
         assert!(sampled.cpus.iter().any(|cpu| cpu.busy.count() == 1 && cpu.softirq.count() == 1));
         assert_eq!(sampled.tunnel_drops.count(), 1);
         assert_eq!(sampled.samples, 2);

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::clock::cpu_time;
-use super::{Elapsed, since};
+use super::{Elapsed, NOBODY, since};
 use crate::model::sampled::Sampled;
 use crate::sources::host::{Finder, HostError, Paths, Process, Stat, Threads};
 
 /// How often it is made sure that it is still the same process, and which threads it has: what a thread that is new
 /// waited is not seen before.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// CPU seconds a second of a tailscaled that has little to do.
+const LITTLE: f64 = 0.1;
 /// What the kernel's two accounts of CPU time may differ by: ticks of /proc/PID/stat, and the time between readings.
 const TOLERANCE_SECONDS: f64 = 0.1;
 
@@ -19,6 +21,7 @@ pub(super) struct Tailscaled {
     finder: Finder,
     looked: Option<Instant>,
     known: Option<Known>,
+    is_busy: bool,
 }
 
 #[derive(Debug)]
@@ -51,20 +54,28 @@ impl Tailscaled {
             self.looked = Some(Instant::now());
             self.look(paths)?;
         }
+        self.is_busy = false;
         let Some(known) = &mut self.known else { return Ok(()) };
         let Some(used) = known.read(paths)? else {
             self.known = None;
             return Ok(());
         };
         let Some(elapsed) = elapsed else { return Ok(()) };
-        for (nanoseconds, samples) in
-            [(used.ran, &mut into.tailscaled_cpu), (used.waited, &mut into.tailscaled_delay)]
+        for (nanoseconds, samples, quiet) in
+            [(used.ran, &mut into.tailscaled_cpu, LITTLE), (used.waited, &mut into.tailscaled_delay, NOBODY)]
         {
             if let Some(nanoseconds) = nanoseconds {
-                samples.add(elapsed.second, nanoseconds as f64 / 1e9 / elapsed.seconds);
+                let rate = nanoseconds as f64 / 1e9 / elapsed.seconds;
+                samples.add_times(elapsed.second, rate, elapsed.intervals);
+                self.is_busy |= rate > quiet;
             }
         }
         Ok(())
+    }
+
+    /// Whether it had little to do, and did not wait for a CPU.
+    pub(super) const fn is_quiet(&self) -> bool {
+        !self.is_busy
     }
 
     fn look(&mut self, paths: &Paths) -> Result<(), HostError> {

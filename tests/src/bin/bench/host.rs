@@ -25,10 +25,9 @@ pub fn rows(bodies: &[String]) -> Outcome {
         (Some(first), Some(last)) => Ok(last - first),
         _ => Err(format!("the agent does not export {name}")),
     };
-    let samples = grown("tailgauge_sampler_samples_total")?;
-    let interval = last.value("tailgauge_sampler_interval_seconds", &[]).unwrap_or_default();
-    let each = grown("tailgauge_sampler_cpu_seconds_total")? / samples.max(1.0);
-    let share = each / interval;
+    let cpu = grown("tailgauge_sampler_cpu_seconds_total")?;
+    let each = cpu / grown("tailgauge_sampler_samples_total")?.max(1.0);
+    let share = cpu / (scrapes.len() - 1).max(1) as f64;
     Ok(vec![
         Row::new(format!("all {} host collectors, a scrape", COLLECTORS.len()), collection.show("ms"))
             .target(format!("≤ {COLLECTION} ms"), collection.median <= COLLECTION),

@@ -14,9 +14,8 @@ pub(super) const SECTION: Section = Section {
             buckets of a cumulative histogram, and a peak. Samples are taken every `--sampler.interval` (100 ms), each \
             over the time since the one before. The peaks cover the running second and the 15 aligned seconds before \
             it; reading does not reset them. The kernel accounts CPU time by the tick, so shares of a CPU are good to \
-            a tenth. Queues (of UDP, of the tunnel and of devices) are looked at in every second sample only while all \
-            of them are empty, and waiting for a CPU while next to nobody waits; what the kernel adds up is then shared \
-            among both. Of those histograms, compare the buckets above the first with time, not with all samples.",
+            a tenth. While nothing is up (no CPU half busy, next to nobody waits for one, queues empty), a sample is \
+            taken over two intervals and counts twice.",
     families: &[
         Family {
             header: histogram(
@@ -183,7 +182,11 @@ pub(super) const SECTION: Section = Section {
             },
         },
         Family {
-            header: Header::counter("tailgauge_sampler_samples_total", &[], "Samples taken."),
+            header: Header::counter(
+                "tailgauge_sampler_samples_total",
+                &[],
+                "Samples taken; one over two intervals is one.",
+            ),
             samples: |view, samples| {
                 when_on(view, samples, |sampled, samples| samples.plain(Some(sampled.samples)));
             },
