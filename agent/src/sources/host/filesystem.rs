@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::statvfs;
 
 use super::mountinfo::{Line, MountTable, unescape};
 use super::proc_file::Bad;
+use super::rest::Rest;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Filesystem, Host};
 use crate::sources::clean;
@@ -46,25 +48,36 @@ const PSEUDO: [&str; 29] = [
 /// Types whose server can hang, and statvfs with it.
 const REMOTE: [&str; 9] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "glusterfs", "lustre"];
 
+/// Space fills up slowly, and every file system is a call of its own.
+const INTERVAL: Duration = Duration::from_secs(5);
+
 /// Keeps the mount table open.
 #[derive(Default)]
-pub(super) struct FilesystemCollector(MountTable);
+pub(super) struct FilesystemCollector {
+    table: MountTable,
+    rest: Rest,
+}
 
 impl Collector for FilesystemCollector {
     const NAME: &'static str = "filesystem";
-    const HELP: &'static str = "space and inodes of local file systems, by statvfs";
+    const HELP: &'static str = "space and inodes of local file systems, by statvfs every 5 s";
     type Output = Vec<Filesystem>;
 
     fn field(host: &mut Host) -> &mut Option<Vec<Filesystem>> {
         &mut host.filesystems
     }
 
+    fn rests(&self) -> bool {
+        self.rest.is_on()
+    }
+
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<Filesystem>>, HostError> {
-        let mounts = self.0.parse(paths, parse)?;
+        let mounts = self.table.parse(paths, parse)?;
         let mut filesystems: Vec<_> = mounts.iter().filter_map(|mount| space(&paths.rootfs, mount)).collect();
         // Two that only differed in what was cleaned away would be the same series.
         let mut seen = HashSet::new();
         filesystems.retain(|filesystem| seen.insert(filesystem.mount_point.clone()));
+        self.rest.begin(INTERVAL);
         Ok(Some(filesystems))
     }
 }

@@ -10,6 +10,8 @@ use crate::sources::host::{Finder, HostError, Paths, Process, Stat, Threads};
 /// How often it is made sure that it is still the same process, and which threads it has: what a thread that is new
 /// waited is not seen before.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often threads are listed though they are as many as before.
+const LIST_INTERVAL: Duration = Duration::from_secs(5);
 /// CPU seconds a second of a tailscaled that has little to do.
 const LITTLE: f64 = 0.1;
 /// What the kernel's two accounts of CPU time may differ by: ticks of /proc/PID/stat, and the time between readings.
@@ -30,6 +32,8 @@ struct Known {
     /// Whether its CPU clock can be read: not where the procfs is that of other process ids than ours.
     has_clock: bool,
     threads: Threads,
+    /// Whether there are other threads than those that are known.
+    list_threads: bool,
     ran: Option<u64>,
     waited: Option<u64>,
 }
@@ -88,9 +92,13 @@ impl Tailscaled {
                 process,
                 has_clock: has_clock(process, &stat),
                 threads: Threads::without_switches(),
+                list_threads: true,
                 ran: None,
                 waited: None,
             });
+        }
+        if let Some(known) = &mut self.known {
+            known.list_threads |= stat.threads != known.threads.len() as u64;
         }
         Ok(())
     }
@@ -109,7 +117,8 @@ impl Known {
             }
         }
         let directory = paths.procfs.join(self.process.pid.to_string());
-        let Some(sums) = self.threads.update(&directory, LOOK_INTERVAL)? else { return Ok(None) };
+        let interval = if std::mem::take(&mut self.list_threads) { Duration::ZERO } else { LIST_INTERVAL };
+        let Some(sums) = self.threads.update(&directory, interval)? else { return Ok(None) };
         if !self.has_clock {
             ran = since(&mut self.ran, sums.run_nanoseconds);
         }
@@ -153,8 +162,14 @@ mod tests {
     #[test]
     fn clock_and_threads_agree_on_what_ran() {
         let (process, _) = this_process(0.0);
-        let known =
-            |has_clock| Known { process, has_clock, threads: Threads::default(), ran: None, waited: None };
+        let known = |has_clock| Known {
+            process,
+            has_clock,
+            threads: Threads::default(),
+            list_threads: true,
+            ran: None,
+            waited: None,
+        };
         let (mut by_clock, mut by_threads) = (known(true), known(false));
         let paths = Paths::default();
         let mut read =

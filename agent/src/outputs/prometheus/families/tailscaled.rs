@@ -97,7 +97,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_tailscaled_context_switches_total",
                 &["kind"],
-                "Times that threads of tailscaled, up to 256 of them, gave their CPU up: voluntary, or involuntary because \
+                "Times that threads of tailscaled, up to 256 of them, gave their CPU up, as of the last 5 s: voluntary, or involuntary because \
                  others wanted it.",
             ),
             samples: |view, samples| {

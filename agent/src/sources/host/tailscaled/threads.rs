@@ -15,6 +15,9 @@ use procfs::process::Schedstat;
 use crate::sources::host::proc_file::{is_gone, number, open, read_of_process};
 use crate::sources::host::{HostError, malformed};
 
+/// Switches are in a file that costs more than all others together: they are read so many times as seldom as threads
+/// are listed.
+const SWITCHES_FACTOR: u32 = 10;
 /// More than three numbers of 64 bits take.
 const SCHEDSTAT_BYTES: usize = 128;
 /// Threads that are followed, each by an open file: half of the files that a service may open by default.
@@ -46,13 +49,20 @@ pub(in crate::sources) struct Threads {
     by_id: HashMap<i32, Thread>,
     sums: Sums,
     listed: Option<Instant>,
+    /// When switches were read; never, if they are left out.
+    switches_read: Option<Instant>,
     leave_out_switches: bool,
 }
 
 impl Threads {
-    /// Without counts of switches, which are read from a file that costs more than all others together.
+    /// Without counts of switches.
     pub(in crate::sources) fn without_switches() -> Self {
         Self { leave_out_switches: true, ..Self::default() }
+    }
+
+    /// How many threads are followed.
+    pub(in crate::sources) fn len(&self) -> usize {
+        self.by_id.len()
     }
 
     /// Sums so far; `None` when the kernel keeps no run-queue delay. Threads are listed anew when the last list is
@@ -64,7 +74,7 @@ impl Threads {
     ) -> Result<Option<Sums>, HostError> {
         let tasks = process.join("task");
         if self.listed.is_none_or(|listed| listed.elapsed() >= interval) {
-            self.list(&tasks)?;
+            self.list(&tasks, interval)?;
             self.listed = Some(Instant::now());
         }
         let mut failure = None;
@@ -100,7 +110,7 @@ impl Threads {
         }
     }
 
-    fn list(&mut self, tasks: &Path) -> Result<(), HostError> {
+    fn list(&mut self, tasks: &Path, interval: Duration) -> Result<(), HostError> {
         let entries = match fs::read_dir(tasks) {
             Ok(entries) => entries,
             Err(error) if is_gone(&error) => {
@@ -110,6 +120,11 @@ impl Threads {
             Err(source) => return Err(HostError::Read { path: tasks.to_owned(), source }),
         };
         let mut there = HashSet::with_capacity(self.by_id.len());
+        let with_switches = !self.leave_out_switches
+            && self.switches_read.is_none_or(|read| read.elapsed() >= interval * SWITCHES_FACTOR);
+        if with_switches {
+            self.switches_read = Some(Instant::now());
+        }
         let mut outcome = Ok(());
         for entry in entries.flatten() {
             let Some(id) = entry.file_name().to_str().and_then(|name| number(Some(name))) else { continue };
@@ -120,7 +135,7 @@ impl Threads {
                 let Ok(schedstat) = open(&schedstat(tasks, id)) else { continue };
                 self.by_id.insert(id, Thread { schedstat, last: Sums::default() });
             }
-            if self.leave_out_switches {
+            if !with_switches {
                 continue;
             }
             // Whatever fails, no thread is forgotten: it would be added anew with all that it ever did.
