@@ -32,6 +32,7 @@ pub fn rows(bodies: &[String]) -> Outcome {
     let cpu = grown("tailgauge_sampler_cpu_seconds_total")?;
     let each = cpu / grown("tailgauge_sampler_samples_total")?.max(1.0);
     let share = cpu / (scrapes.len() - 1).max(1) as f64;
+    let threads = last.value("tailgauge_tailscaled_threads", &[]).unwrap_or_default();
     Ok(vec![
         Row::new(
             format!("all {} host collectors, mean of scrapes a second apart", COLLECTORS.len()),
@@ -39,7 +40,7 @@ pub fn rows(bodies: &[String]) -> Outcome {
         )
         .target(format!("≤ {COLLECTION} ms"), mean <= COLLECTION),
         Row::new("sampling, ten times a second", format!("{} % of a CPU", digits(share * 100.0)))
-            .beside(format!("{} µs a sample", digits(each * 1e6)))
+            .beside(format!("{} µs a sample, {threads} threads of tailscaled", digits(each * 1e6)))
             .target(format!("≤ {} %", SAMPLING * 100.0), share <= SAMPLING),
     ])
 }
