@@ -1,8 +1,6 @@
 //! By which path a peer is reached, and for how long it was on each: the one place that decides.
 //!
-//! tailscaled's word comes every few seconds and is repeated with each piece of other news. Only a new word counts,
-//! so that whoever sees the packets themselves may correct it with [`PathHistory::set`] until tailscaled, too, has
-//! noticed.
+//! tailscaled's word comes every few seconds and is repeated with each piece of other news. Only a new word counts.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +36,7 @@ impl PathHistory {
 
     /// The peer is reached by `path` from now on, whatever was said before. An earlier moment than the present would
     /// take back time that was read already.
-    pub fn set(&mut self, path: Path, now: Instant) {
+    fn set(&mut self, path: Path, now: Instant) {
         self.settle(now);
         self.counted = self.counted.max(Some(now));
         self.spent[path as usize].get_or_insert_default();
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_correction_holds_until_tailscaled_says_something_new() {
+    fn an_old_word_again_changes_nothing() {
         let start = Instant::now();
         let mut history = PathHistory::default();
         history.hear(Some(Path::DirectIpv4), start);

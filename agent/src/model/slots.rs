@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::paths::PathHistory;
-use crate::model::tailnet::{Path, Peer, WireGuardSession};
+use crate::model::tailnet::{Peer, WireGuardSession};
 
 /// A peer's row.
 #[derive(Clone, Debug)]
@@ -84,13 +84,6 @@ impl SlotTable {
         }
     }
 
-    /// The peer in a slot is reached by `path`, as whoever sees its packets knows better than tailscaled says.
-    pub fn correct_path(&mut self, index: u32, path: Path, now: Instant) {
-        if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
-            slot.paths.set(path, now);
-        }
-    }
-
     /// Slots whose peer has been gone for `grace` or longer.
     #[must_use]
     pub fn expired(&self, now: Instant, grace: Duration) -> Vec<u32> {
@@ -151,6 +144,7 @@ impl SlotTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tailnet::Path;
 
     fn peer(id: &str) -> Arc<Peer> {
         Arc::new(Peer { id: id.to_owned(), ..Peer::default() })
@@ -217,11 +211,8 @@ mod tests {
         assert_eq!(spent(&table, Path::DirectIpv4, 80), Some(Duration::from_secs(20)));
         assert_eq!(spent(&table, Path::Derp, 80), Some(Duration::from_secs(10 + 10 + 10)));
         assert_eq!(table.get(1).map(|slot| slot.paths.changes()), Some(1));
-        table.correct_path(1, Path::PeerRelayIpv4, after(80));
-        assert_eq!(spent(&table, Path::PeerRelayIpv4, 81), Some(Duration::from_secs(1)));
         table.update(&[], after(90));
         table.release(1);
-        table.correct_path(1, Path::Derp, after(90));
         table.update(&on(Path::Idle, "a"), after(100));
         assert_eq!(spent(&table, Path::Derp, 100), None, "whoever gets the slot begins anew");
     }

@@ -9,7 +9,7 @@ use tailgauge::model::kernel::{
 };
 use tailgauge::model::sampled::{BYTE_BOUNDS, Distribution, PART_BOUNDS, Sampled, SampledCpu};
 use tailgauge::model::slots::SlotTable;
-use tailgauge::model::tailnet::{Path, Tailnet, WireGuardSession, WireGuardState};
+use tailgauge::model::tailnet::{Path, Peer, Tailnet, WireGuardSession, WireGuardState};
 use tailgauge::model::user_metrics::{UserMetric, UserMetricKind, UserMetrics};
 use tailgauge::model::{Model, synthetic};
 use tailgauge_ebpf::histogram::{Histogram, index};
@@ -26,14 +26,16 @@ pub(crate) fn rich_model(now: Instant) -> Model {
     hostile.last_handshake = None;
     hostile.path = Path::DirectIpv4;
     hostile.wireguard = Some(WireGuardSession { state: WireGuardState::Expired, since: None });
-    let members = vec![ordinary, Arc::new(hostile)];
+    let moved = Peer { path: Path::Derp, ..hostile.clone() };
+    let members = vec![ordinary, Arc::new(moved)];
     // One peer more than there are slots for.
     let overflow = Arc::new(synthetic::peer(4));
     model.slots = SlotTable::new(4);
     let third = Arc::new(synthetic::peer(3));
-    model.slots.update(&[members[0].clone(), members[1].clone(), third], now);
+    model.slots.update(&[members[0].clone(), Arc::new(hostile), third.clone()], now);
     model.slots.hear_paths(true, now - Duration::from_secs(100));
-    model.slots.correct_path(2, Path::Derp, now - Duration::from_millis(77_500));
+    model.slots.update(&[members[0].clone(), members[1].clone(), third], now);
+    model.slots.hear_paths(true, now - Duration::from_millis(77_500));
     let known: Vec<_> = members.into_iter().chain([overflow]).collect();
     model.slots.update(&known, now);
     model.slots.hear_paths(true, now - Duration::from_secs(10));
