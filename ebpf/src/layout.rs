@@ -2,13 +2,15 @@
 //! sizes, no padding. Rows are per *slot* (a peer's row); slot 0 collects what belongs to no known peer.
 
 mod names;
+mod wireguard;
 
 use crate::histogram::Histogram;
 
 pub use names::{globals, maps, programs};
+pub use wireguard::*;
 
 /// Changes with any change below; part of the pin directory's name.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Traffic that no known peer accounts for.
 pub const UNATTRIBUTED: u32 = 0;
@@ -246,6 +248,11 @@ pub struct Control {
     pub has_prefixes_v6: u32,
     /// Another number after every change of a `ROUTES_*` map: classes found before it are looked up anew.
     pub routes_generation: u32,
+    /// Another number after every change of [`maps::ENDPOINTS`] or [`maps::DISCO_KEYS`]: slots found before it are
+    /// looked up anew.
+    pub endpoints_generation: u32,
+    /// UDP port of this node's own peer relay server, 0 when there is none: what goes there is other peers' traffic.
+    pub relay_port: u32,
 }
 
 /// One connection as seen from the tunnel. The peer's side is `peer_*`, whoever opened it.
@@ -316,6 +323,12 @@ pub struct Health {
     pub connection_insert_failures: u64,
     /// Drops of skbs that belong to no device and no socket, so that their network namespace cannot be told.
     pub drops_without_namespace: u64,
+    /// WireGuard sessions that found no room in [`maps::SESSIONS`].
+    pub sessions_without_room: u64,
+    /// Messages in the middle of a super-packet that were not read: it held more than one that is no data.
+    pub messages_unread: u64,
+    /// Endpoints whose disco exchange found no room.
+    pub disco_insert_failures: u64,
 }
 
 /// Index of a [`Line`].
@@ -327,7 +340,7 @@ pub const fn line_index(slot: u32, shard: u32, shards: u32, direction: u32) -> u
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Connection, FlowKey, Handshake};
+    use super::{Connection, Disco, Endpoint, FlowKey, Handshake};
 
     // SAFETY: `#[repr(C)]`, integers and byte arrays only, no padding, any bit pattern is valid.
     unsafe impl aya::Pod for FlowKey {}
@@ -335,6 +348,10 @@ mod user {
     unsafe impl aya::Pod for Handshake {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Connection {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Disco {}
 }
 
 #[cfg(test)]
@@ -360,9 +377,19 @@ mod tests {
             size_of::<Ports>(),
             size_of::<Handshake>(),
             size_of::<Connection>(),
+            size_of::<SessionSet>(),
+            size_of::<Session>(),
+            size_of::<PeerUnderlayLine>(),
+            size_of::<WireGuard>(),
+            size_of::<Messages>(),
+            size_of::<Endpoint>(),
+            size_of::<Disco>(),
         ] {
             assert_eq!(size % 8, 0, "array rows are rounded up to 8 bytes by the kernel");
         }
         assert_eq!(size_of::<FlowKey>(), 36);
+        assert_eq!(size_of::<SessionSet>(), 64);
+        assert_eq!(size_of::<Session>(), 128 + 8 * SESSION_BLOCKS);
+        assert_eq!(size_of::<PeerUnderlayLine>(), 128);
     }
 }

@@ -38,6 +38,24 @@ pub mod maps {
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// `LRU_HASH` [`crate::layout::FlowKey`] → [`crate::layout::Connection`].
     pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// `ARRAY` of [`crate::layout::PeerUnderlayLine`], mmapable; rows as in [`COUNTERS`].
+    pub const PEER_UNDERLAY: &str = "PEER_UNDERLAY";
+    /// `ARRAY` of [`crate::layout::WireGuard`], mmapable; a row a slot.
+    pub const WIREGUARD: &str = "WIREGUARD";
+    /// `ARRAY` of one [`crate::layout::Messages`], mmapable.
+    pub const MESSAGES: &str = "MESSAGES";
+    /// `ARRAY` of [`crate::layout::SessionSet`], mmapable: which rows of [`SESSIONS`] are in use, by whom.
+    pub const SESSION_SETS: &str = "SESSION_SETS";
+    /// `ARRAY` of [`crate::layout::Session`], mmapable; row `set * SESSION_WAYS + way`.
+    pub const SESSIONS: &str = "SESSIONS";
+    /// `HASH` [`crate::layout::Endpoint`] → slot (`u32`); written by the agent.
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// `LRU_HASH` [`crate::layout::Endpoint`] → slot: what a disco key or a session in use has proven.
+    pub const LEARNED_ENDPOINTS: &str = "LEARNED_ENDPOINTS";
+    /// `HASH` disco public key (32 bytes) → slot; written by the agent.
+    pub const DISCO_KEYS: &str = "DISCO_KEYS";
+    /// `LRU_HASH` [`crate::layout::Endpoint`] → [`crate::layout::Disco`].
+    pub const DISCO: &str = "DISCO";
 }
 
 /// Names of the programs in the object.
@@ -60,6 +78,8 @@ pub mod globals {
     pub const SHARDS: &str = "SHARDS";
     /// `u32`: slots, slot 0 included; the tunnel's row in WINDOWS.
     pub const SLOTS: &str = "SLOTS";
+    /// `u32`, power of two: rows of [`super::maps::SESSION_SETS`].
+    pub const SETS: &str = "SETS";
     /// `u32`: arguments of the tracepoint `kfree_skb`. Since 5.17 the third is the reason, since 6.11 the fourth the
     /// socket that should have got the packet.
     pub const DROP_ARGUMENTS: &str = "DROP_ARGUMENTS";

@@ -50,6 +50,8 @@ const EVERYTHING: Control = Control {
     has_prefixes_v4: 1,
     has_prefixes_v6: 1,
     routes_generation: 1,
+    endpoints_generation: 0,
+    relay_port: 0,
 };
 
 /// Sends one packet between a peer's address and another; returns the one row it was counted in.

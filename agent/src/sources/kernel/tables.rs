@@ -187,6 +187,7 @@ impl Tables {
             has_prefixes_v4: any(self.prefixes_v4.installed.is_empty()),
             has_prefixes_v6: any(self.prefixes_v6.installed.is_empty()),
             routes_generation: self.routes_generation,
+            ..Control::default()
         }
     }
 

@@ -1,0 +1,254 @@
+//! What became of the messages of a session, by the counter that WireGuard gives each of them in clear.
+//!
+//! The words of a [`Session`] are changed by the programs on any CPU and by the agent, so every change is one atomic
+//! operation. A ring of blocks says which of the last [`crate::layout::SESSION_WINDOW`] counters came. Nothing is called lost while
+//! it may still come: a counter is lost when its block makes room for a later one, or when the agent settles what is
+//! older than some seconds. A stretch that may have come another way is void: it is neither received nor lost.
+
+use core::mem::offset_of;
+
+use crate::layout::{BLOCK, SESSION_BLOCKS, Session};
+
+/// Tries against other writers of the same word.
+const TRIES: u32 = 4;
+/// A counter this far ahead is none of the session's: it would take minutes to get there.
+const MAX_JUMP: u64 = 1 << 32;
+
+/// The words of a session that are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// [`Session::next`].
+    Next = offset_of!(Session, next) as isize / 8,
+    /// [`Session::void_from`].
+    VoidFrom = offset_of!(Session, void_from) as isize / 8,
+    /// [`Session::void_to`].
+    VoidTo = offset_of!(Session, void_to) as isize / 8,
+    /// [`Session::settled`].
+    Settled = offset_of!(Session, settled) as isize / 8,
+    /// [`Session::received`].
+    Received = offset_of!(Session, received) as isize / 8,
+    /// [`Session::reordered`].
+    Reordered = offset_of!(Session, reordered) as isize / 8,
+    /// [`Session::duplicated`].
+    Duplicated = offset_of!(Session, duplicated) as isize / 8,
+    /// [`Session::lost`].
+    Lost = offset_of!(Session, lost) as isize / 8,
+    /// [`Session::unjudged`].
+    Unjudged = offset_of!(Session, unjudged) as isize / 8,
+}
+
+/// Word at which [`Session::ring`] begins.
+pub const RING: usize = offset_of!(Session, ring) / 8;
+
+/// The memory of a session. Every operation is atomic on its word.
+pub trait Memory {
+    /// Reads a word.
+    fn get(&self, field: Field) -> u64;
+    /// Writes a word.
+    fn set(&self, field: Field, value: u64);
+    /// Adds to a word.
+    fn add(&self, field: Field, value: u64);
+    /// Replaces `old` by `new`; returns what was there.
+    fn exchange(&self, field: Field, old: u64, new: u64) -> u64;
+    /// Reads a word of the ring; `block` is taken modulo [`SESSION_BLOCKS`].
+    fn block(&self, block: u64) -> u64;
+    /// Replaces a word of the ring; returns what was there.
+    fn exchange_block(&self, block: u64, old: u64, new: u64) -> u64;
+}
+
+/// A word of the ring for `block` with the counters `seen`.
+#[inline(always)]
+const fn word(block: u64, seen: u32) -> u64 {
+    (block + 1) << 32 | seen as u64
+}
+
+/// The block of a word plus one, 0 for a word that was never used.
+#[inline(always)]
+const fn tag(word: u64) -> u64 {
+    word >> 32
+}
+
+/// Takes in a message. `continuous` says that nothing hints at messages having gone another way since the last one:
+/// then the counters between are missing, not void.
+#[inline(always)]
+pub fn receive<M: Memory>(session: &M, counter: u64, continuous: bool) {
+    let next = session.get(Field::Next);
+    if counter < next {
+        return late(session, counter, next);
+    }
+    if counter - next >= MAX_JUMP || session.exchange(Field::Next, next, counter + 1) != next {
+        // Another CPU was faster, which happens when two receive the same session at the same moment.
+        return contended(session, counter, continuous);
+    }
+    advance(session, counter, next, continuous);
+}
+
+/// As [`receive`], after the session moved under our hands.
+#[inline(never)]
+fn contended<M: Memory>(session: &M, counter: u64, continuous: bool) {
+    for _ in 0..TRIES {
+        let next = session.get(Field::Next);
+        if counter < next {
+            return late(session, counter, next);
+        }
+        if counter - next >= MAX_JUMP {
+            break;
+        }
+        if session.exchange(Field::Next, next, counter + 1) == next {
+            return advance(session, counter, next, continuous);
+        }
+    }
+    session.add(Field::Unjudged, 1);
+}
+
+/// The session went from `next` to beyond `counter`, which came just now.
+#[inline(always)]
+fn advance<M: Memory>(session: &M, counter: u64, next: u64, continuous: bool) {
+    if counter == next && see(session, counter) == Seen::First {
+        // The usual case.
+    } else if counter == next || continuous {
+        open(session, counter, next);
+        see(session, counter);
+    } else {
+        skip(session, counter, next);
+    }
+    session.add(Field::Received, 1);
+}
+
+/// Opens the blocks of all counters from `next` to `counter`.
+#[inline(never)]
+fn open<M: Memory>(session: &M, counter: u64, next: u64) {
+    let last = counter / BLOCK;
+    let mut block = next / BLOCK;
+    let room = SESSION_BLOCKS as u64 - 1;
+    if last - block > room {
+        // The first block may be in use already; those after it that do not even fit into the ring are lost as a whole.
+        open_block(session, block);
+        session.add(Field::Lost, (last - room - block - 1) * BLOCK);
+        block = last - room;
+    }
+    for _ in 0..SESSION_BLOCKS {
+        if block > last {
+            break;
+        }
+        open_block(session, block);
+        block += 1;
+    }
+}
+
+/// The counters from `next` to before `counter` may have come another way.
+#[inline(never)]
+fn skip<M: Memory>(session: &M, counter: u64, next: u64) {
+    session.set(Field::VoidFrom, next);
+    session.set(Field::VoidTo, counter);
+    let (before, last) = (next / BLOCK, counter / BLOCK);
+    let (from, to) = ((next % BLOCK) as u32, (counter % BLOCK) as u32);
+    // Void counters of a block that is in use are marked as seen, so that they are never missing.
+    let up_to = u32::MAX >> (31 - to);
+    if from == 0 {
+        open_block(session, last);
+        fill(session, last, up_to);
+    } else if before == last {
+        fill(session, last, up_to & u32::MAX << from);
+    } else {
+        fill(session, before, u32::MAX << from);
+        open_block(session, last);
+        fill(session, last, up_to);
+    }
+}
+
+/// Gives a block its word of the ring. What is missing of the block that had it is lost.
+#[inline(always)]
+fn open_block<M: Memory>(session: &M, block: u64) {
+    let before = session.block(block);
+    if tag(before) <= block && session.exchange_block(block, before, word(block, 0)) == before && before != 0
+    {
+        session.add(Field::Lost, u64::from((!(before as u32)).count_ones()));
+    }
+}
+
+/// Marks counters of an open block as seen.
+#[inline(always)]
+fn fill<M: Memory>(session: &M, block: u64, seen: u32) {
+    for _ in 0..TRIES {
+        let before = session.block(block);
+        if tag(before) != block + 1
+            || session.exchange_block(block, before, before | u64::from(seen)) == before
+        {
+            break;
+        }
+    }
+}
+
+/// What the ring says of a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It had not been seen, and is now.
+    First,
+    /// It had been seen.
+    Again,
+    /// Its block is not in the ring.
+    Gone,
+}
+
+/// Marks a counter as seen.
+#[inline(always)]
+fn see<M: Memory>(session: &M, counter: u64) -> Seen {
+    let block = counter / BLOCK;
+    let bit = 1 << (counter % BLOCK);
+    for _ in 0..TRIES {
+        let before = session.block(block);
+        if tag(before) != block + 1 {
+            break;
+        }
+        if before & bit != 0 {
+            return Seen::Again;
+        }
+        if session.exchange_block(block, before, before | bit) == before {
+            return Seen::First;
+        }
+    }
+    Seen::Gone
+}
+
+/// A message with a counter below the highest one.
+#[inline(never)]
+fn late<M: Memory>(session: &M, counter: u64, next: u64) {
+    let in_ring = (next - 1) / BLOCK - counter / BLOCK < SESSION_BLOCKS as u64;
+    let is_void = counter >= session.get(Field::VoidFrom) && counter < session.get(Field::VoidTo);
+    let seen = if in_ring && !is_void && counter >= session.get(Field::Settled) {
+        see(session, counter)
+    } else {
+        Seen::Gone
+    };
+    match seen {
+        Seen::First => {
+            session.add(Field::Received, 1);
+            session.add(Field::Reordered, 1);
+        }
+        // Below the void stretch, the mark may be that of an earlier one.
+        Seen::Again if counter >= session.get(Field::VoidTo) => session.add(Field::Duplicated, 1),
+        _ => session.add(Field::Unjudged, 1),
+    }
+}
+
+/// Judges all counters below `up_to` for good: what has not come is lost, what still comes is not judged. For the
+/// agent, once they are old enough.
+pub fn settle<M: Memory>(session: &M, up_to: u64) {
+    session.set(Field::Settled, up_to);
+    for place in 0..SESSION_BLOCKS as u64 {
+        for _ in 0..TRIES {
+            let before = session.block(place);
+            let Some(block) = tag(before).checked_sub(1) else { break };
+            let due = up_to.saturating_sub(block * BLOCK).min(BLOCK);
+            let missing = !(before as u32) & (((1u64 << due) - 1) as u32);
+            if missing == 0 {
+                break;
+            }
+            if session.exchange_block(place, before, before | u64::from(missing)) == before {
+                session.add(Field::Lost, u64::from(missing.count_ones()));
+                break;
+            }
+        }
+    }
+}
