@@ -1,0 +1,5 @@
+//! What passes between the nodes of a tailnet below the tunnel: messages, and the packets that carry them.
+
+pub mod disco;
+pub mod messages;
+pub mod packets;
