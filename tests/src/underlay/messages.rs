@@ -102,6 +102,12 @@ pub fn stun_response(request: &[u8], from: std::net::SocketAddr) -> Option<Vec<u
     Some(stun(STUN_RESPONSE, transaction, &attribute))
 }
 
+/// Whether a UDP payload is STUN of any kind.
+#[must_use]
+pub fn is_stun(message: &[u8]) -> bool {
+    message.len() >= STUN_LEN && message[0] & 0xc0 == 0 && message[4..8] == STUN_COOKIE.to_be_bytes()
+}
+
 fn stun(kind: u16, transaction: [u8; 12], attributes: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(STUN_LEN + attributes.len());
     message.extend(kind.to_be_bytes());
@@ -214,6 +220,11 @@ mod tests {
         assert_eq!(answer[24..], address);
         let answer = stun_response(&request, "[2001:db8::1]:1".parse().unwrap()).unwrap();
         assert_eq!(answer.len(), 44);
+        assert!(is_stun(&request) && is_stun(&answer));
+        for other in [initiation(1), keepalive(1, 2), geneve(GENEVE_DISCO, 1, &keepalive(1, 2)), vec![0; 19]]
+        {
+            assert!(!is_stun(&other));
+        }
         assert_eq!(stun_response(&answer, "10.99.0.11:1".parse().unwrap()), None);
         assert_eq!(stun_response(&keepalive(1, 2), "10.99.0.11:1".parse().unwrap()), None);
     }
