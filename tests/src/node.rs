@@ -18,7 +18,7 @@ use crate::localapi::{Behaviour, LocalApi, View};
 use crate::netns::{Namespace, NamespaceError};
 use crate::process::{CommandError, Process, run_with_input};
 use crate::tun::{Tun, TunError};
-use crate::wireguard::{DiscoTruth, Engine, EngineError, PeerConfig, PeerStats};
+use crate::wireguard::{DiscoTruth, Engine, EngineError, HandshakeTruth, PeerConfig, PeerStats};
 
 /// The tunnel device of every node.
 pub const TUNNEL: &str = "tailscale0";
@@ -263,6 +263,17 @@ impl Node {
     #[must_use]
     pub fn disco(&self, peer: u64) -> Option<DiscoTruth> {
         self.lock().as_ref()?.engine.disco(peer)
+    }
+
+    /// The handshakes with a peer since tailscaled started; `None` while it is down.
+    #[must_use]
+    pub fn handshakes(&self, peer: u64) -> Option<HandshakeTruth> {
+        self.lock().as_ref()?.engine.handshakes(peer)
+    }
+
+    /// Starts a new WireGuard handshake with a peer now, instead of 120 s after the last; whether the initiation left.
+    pub fn rekey(&self, peer: u64) -> bool {
+        self.lock().as_ref().is_some_and(|daemon| daemon.engine.rekey(peer))
     }
 
     /// STUN requests sent and answers received since tailscaled started; `None` while it is down.

@@ -269,3 +269,37 @@ fn disco_keys_change_without_an_end_of_the_exchange() {
     tailnet.rotate_disco_key("c1").unwrap();
     round_trips(exit, c1, before + 1);
 }
+
+#[test]
+fn handshakes_are_made_on_demand_and_timed_at_both_ends() {
+    let Some(tailnet) = up("handshakes_are_made_on_demand_and_timed_at_both_ends") else { return };
+    let (exit, c1) = (tailnet.exit(), tailnet.c1());
+    let link = tailnet.peer_link(c1);
+    link.set_both(Conditions::delayed(Duration::from_millis(20)));
+    ping(c1.namespace(), WEB_V4);
+    for rekeys in 1..=3 {
+        assert!(c1.rekey(exit.id()));
+        let confirmed =
+            || exit.handshakes(c1.id()).unwrap().received.iter().all(|one| one.confirmed.is_some());
+        let made = || exit.handshakes(c1.id()).unwrap().received.len() == 1 + rekeys;
+        let wait = wait_until("the handshake", Duration::from_secs(5), || made() && confirmed());
+        assert!(wait.is_ok(), "{:?}", exit.handshakes(c1.id()));
+        ping(c1.namespace(), WEB_V4);
+    }
+    let (near, far) = (c1.handshakes(exit.id()).unwrap(), exit.handshakes(c1.id()).unwrap());
+    assert_eq!((near.initiated.len(), near.received.len(), far.initiated.len()), (4, 0, 0));
+    for (near, far) in near.initiated.iter().zip(&far.received) {
+        assert_eq!(near.initiator, far.initiator);
+        let (took, answer) = (near.answered.unwrap(), far.answered.unwrap());
+        assert!(took >= Duration::from_millis(40) && answer < took, "{near:?} {far:?}");
+        // One more round trip, and nothing of the responder's own.
+        assert!(far.confirmed.unwrap() >= Duration::from_millis(40), "{far:?}");
+    }
+    // A session for each handshake, all of it delivered.
+    for way in [Direction::LeftToRight, Direction::RightToLeft] {
+        let sessions = link.wireguard(way);
+        assert!(sessions.len() >= 4, "{sessions:?}");
+        assert!(sessions.iter().all(|one| one.delivered == one.offered && one.late == 0), "{sessions:?}");
+    }
+    assert!(!c1.rekey(99), "nobody");
+}

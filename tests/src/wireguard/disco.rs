@@ -1,7 +1,6 @@
 //! Disco pings and pongs with every active peer, and what they really took.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::peers::{Peer, PeerTable, lock};
 use super::plane::Plane;
+use super::receive::Arrival;
 use crate::underlay::disco::{self, Disco, Kind, Transaction};
 
 /// The best path of an active peer is asked so often: `heartbeatInterval` (`wgengine/magicsock/endpoint.go`).
@@ -105,18 +105,19 @@ impl Plane {
         peer.disco.ping_if_due(|transaction| self.send_alone(to, &disco::ping(key, transaction)));
     }
 
-    /// Takes a disco message that was read at `since`; strangers are not answered.
-    pub(super) fn receive_disco(&self, table: &PeerTable, message: Disco, from: SocketAddr, since: Instant) {
+    /// Takes a disco message; strangers are not answered.
+    pub(super) fn receive_disco(&self, table: &PeerTable, message: Disco, arrival: Arrival) {
         let Some(peer) = table.by_disco(message.key) else { return };
         match message.kind {
-            Kind::Pong => peer.disco.ponged(message.transaction, since),
+            Kind::Pong => peer.disco.ponged(message.transaction, arrival.since),
             Kind::Ping => {
                 let busy = Duration::from_nanos(self.reaction.load(Ordering::Relaxed));
                 if !busy.is_zero() {
                     thread::sleep(busy);
                 }
                 let key = self.disco_key();
-                peer.disco.answer(since, || self.send_alone(from, &disco::pong(key, message.transaction)));
+                let pong = disco::pong(key, message.transaction);
+                peer.disco.answer(arrival.since, || self.send_alone(arrival.from, &pong));
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::PORT;
 use super::disco::DiscoTruth;
+use super::handshakes::HandshakeTruth;
 use super::keys::Identity;
 use super::peers::{PeerConfig, PeerStats, PeerTable};
 use super::plane::{Plane, StateHook};
@@ -103,6 +104,17 @@ impl Engine {
     #[must_use]
     pub fn disco(&self, id: u64) -> Option<DiscoTruth> {
         self.plane.table().by_id(id).map(|peer| peer.disco.truth())
+    }
+
+    /// The handshakes with a peer; `None` for one that the engine does not have.
+    #[must_use]
+    pub fn handshakes(&self, id: u64) -> Option<HandshakeTruth> {
+        self.plane.table().by_id(id).map(|peer| peer.handshakes.truth())
+    }
+
+    /// Starts a new handshake with a peer, as WireGuard does every 120 s; whether the initiation left.
+    pub fn rekey(&self, id: u64) -> bool {
+        self.plane.table().by_id(id).is_some_and(|peer| self.plane.rekey(peer))
     }
 
     /// STUN requests sent and answers received.

@@ -2,6 +2,7 @@
 
 pub mod disco;
 pub mod engine;
+pub mod handshakes;
 pub mod keys;
 pub mod peers;
 mod plane;
@@ -11,6 +12,7 @@ mod timers;
 
 pub use disco::DiscoTruth;
 pub use engine::{Engine, EngineError};
+pub use handshakes::{Handshake, HandshakeTruth};
 pub use keys::{Identity, PrivateKey, PublicKey};
 pub use peers::{InnerCounts, PeerConfig, PeerStats};
 pub use plane::{SessionState, StateHook};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +10,7 @@ use boringtun::noise::Tunn;
 use ipnet::IpNet;
 
 use super::disco::Exchange;
+use super::handshakes::Record;
 use super::keys::{PrivateKey, PublicKey};
 use crate::underlay::disco::DiscoKey;
 
@@ -82,13 +83,12 @@ pub(super) struct Peer {
     tx_bytes: AtomicU64,
     rx_packets: AtomicU64,
     tx_packets: AtomicU64,
-    /// A handshake was answered, and nothing has been received under its keys yet.
-    pub(super) unconfirmed: AtomicBool,
     endpoint: Mutex<Option<SocketAddr>>,
     last_write: AtomicU64,
     last_handshake: AtomicU64,
     inner: Inner,
     pub(super) disco: Exchange,
+    pub(super) handshakes: Record,
     index: u32,
 }
 
@@ -106,12 +106,12 @@ impl Peer {
             tx_bytes: AtomicU64::new(0),
             rx_packets: AtomicU64::new(0),
             tx_packets: AtomicU64::new(0),
-            unconfirmed: AtomicBool::new(false),
             endpoint: Mutex::new(config.endpoint),
             last_write: AtomicU64::new(0),
             last_handshake: AtomicU64::new(0),
             inner: Inner::default(),
             disco: Exchange::default(),
+            handshakes: Record::default(),
             index,
         }
     }

@@ -171,8 +171,11 @@ impl Plane {
     }
 
     /// Sends messages that lie one after the other, as many at once as have the same length.
-    pub(super) fn send(&self, peer: &Peer, mut messages: &[u8], mut lengths: &[usize]) {
-        let Some(to) = peer.endpoint() else { return };
+    ///
+    /// Whether all of them left.
+    pub(super) fn send(&self, peer: &Peer, mut messages: &[u8], mut lengths: &[usize]) -> bool {
+        let Some(to) = peer.endpoint() else { return false };
+        let mut all = true;
         let socket = &self.sockets[usize::from(to.is_ipv6())];
         while let Some(&segment) = lengths.first() {
             let most = MAX_SEGMENTS.min(MAX_BATCH / segment).max(1);
@@ -182,8 +185,11 @@ impl Plane {
                 count += 1;
             }
             let bytes: usize = lengths[..count].iter().sum();
+            peer.handshakes.sending(&messages[..bytes]);
             if socket.send(to, &messages[..bytes], segment).is_err() {
+                peer.handshakes.not_sent(&messages[..bytes]);
                 self.drop_packet();
+                all = false;
             }
             if peer.sent(count, bytes) {
                 self.heartbeat(peer);
@@ -191,7 +197,23 @@ impl Plane {
             messages = &messages[bytes..];
             lengths = &lengths[count..];
         }
+        all
     }
+    /// Starts a new handshake although there may be a session; whether the initiation left.
+    pub(super) fn rekey(&self, peer: &Peer) -> bool {
+        let mut buffer = [0; HANDSHAKE_LEN];
+        let mut tunnel = lock(&peer.tunnel);
+        let TunnResult::WriteToNetwork(message) = tunnel.format_handshake_initiation(&mut buffer, true)
+        else {
+            return false;
+        };
+        let len = message.len();
+        let left = self.send(peer, message, &[len]);
+        drop(tunnel);
+        (self.hook)(peer.id, SessionState::Handshake);
+        left
+    }
+
     /// Sends one datagram that is no WireGuard message; whether it left.
     pub(super) fn send_alone(&self, to: SocketAddr, datagram: &[u8]) -> bool {
         self.sockets[usize::from(to.is_ipv6())].send(to, datagram, datagram.len()).is_ok()

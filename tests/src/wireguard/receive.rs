@@ -21,6 +21,13 @@ use crate::wake::{Stop, Wake};
 /// Receives of one batch; together they become as few TUN writes as possible.
 const RECEIVES_PER_BATCH: usize = 64;
 
+/// Where a datagram came from, and when it was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) from: SocketAddr,
+    pub(super) since: Instant,
+}
+
 impl Plane {
     pub(super) fn receive_loop(&self, socket: &UnderlaySocket, stop: &Stop) {
         let mut buffer = vec![0; MAX_RECEIVE];
@@ -30,14 +37,14 @@ impl Plane {
             let table = self.table();
             for _ in 0..RECEIVES_PER_BATCH {
                 let Ok(received) = socket.receive(&mut buffer) else { break };
-                let since = Instant::now();
+                let arrival = Arrival { from: received.from, since: Instant::now() };
                 for datagram in buffer[..received.len].chunks(received.segment) {
                     if let Some(message) = Disco::parse(datagram) {
-                        self.receive_disco(&table, message, received.from, since);
+                        self.receive_disco(&table, message, arrival);
                     } else if messages::is_stun(datagram) {
                         self.stun_received.fetch_add(1, Ordering::Relaxed);
                     } else {
-                        self.receive(&table, datagram, received.from, &mut scratch, &mut coalescer);
+                        self.receive(&table, datagram, arrival, &mut scratch, &mut coalescer);
                     }
                 }
             }
@@ -53,7 +60,7 @@ impl Plane {
         &self,
         table: &PeerTable,
         datagram: &[u8],
-        from: SocketAddr,
+        arrival: Arrival,
         scratch: &mut Scratch,
         coalescer: &mut Coalescer,
     ) {
@@ -72,14 +79,15 @@ impl Plane {
         };
         let Some(peer) = peer else { return self.drop_packet() };
         let mut tunnel = lock(&peer.tunnel);
-        let outcome = tunnel.decapsulate(Some(from.ip()), datagram, &mut scratch.plaintext);
+        let outcome = tunnel.decapsulate(Some(arrival.from.ip()), datagram, &mut scratch.plaintext);
         if matches!(outcome, TunnResult::Err(_)) {
             return self.drop_packet();
         }
         peer.received(datagram.len());
+        let completes = peer.handshakes.read(datagram, arrival.since);
         // Authenticated: the peer is where this came from.
-        if peer.endpoint() != Some(from) {
-            peer.set_endpoint(Some(from));
+        if peer.endpoint() != Some(arrival.from) {
+            peer.set_endpoint(Some(arrival.from));
         }
         match outcome {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
@@ -101,7 +109,10 @@ impl Plane {
             _ => {}
         }
         drop(tunnel);
-        self.note_handshake(peer, datagram[0]);
+        if completes {
+            peer.completed_handshake();
+            (self.hook)(peer.id, SessionState::Established);
+        }
     }
 
     /// Sends what waited for the handshake.
@@ -114,23 +125,6 @@ impl Plane {
             if len == HANDSHAKE_LEN && scratch.plaintext[0] == 1 {
                 break;
             }
-        }
-    }
-
-    /// A handshake is complete for the initiator with the response, for the responder with the first data.
-    fn note_handshake(&self, peer: &Peer, message_type: u8) {
-        let complete = match message_type {
-            1 => {
-                peer.unconfirmed.store(true, Ordering::Relaxed);
-                false
-            }
-            2 => true,
-            4 => peer.unconfirmed.load(Ordering::Relaxed) && peer.unconfirmed.swap(false, Ordering::Relaxed),
-            _ => false,
-        };
-        if complete {
-            peer.completed_handshake();
-            (self.hook)(peer.id, SessionState::Established);
         }
     }
 }
