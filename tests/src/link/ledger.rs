@@ -20,6 +20,8 @@ pub struct SessionLedger {
     pub source: SocketAddr,
     /// Messages that entered.
     pub offered: u64,
+    /// Of those, the ones behind the header of a peer relay.
+    pub relayed: u64,
     /// Messages that no copy was delivered of.
     pub dropped: u64,
     /// Messages delivered, each once.
@@ -48,6 +50,7 @@ pub(super) struct Ledger(BTreeMap<u32, Session>);
 struct Session {
     source: SocketAddr,
     offered: u64,
+    relayed: u64,
     delivered: u64,
     duplicates: u64,
     late: u64,
@@ -61,27 +64,29 @@ struct Session {
 impl Ledger {
     /// A frame, vnet header included, entered the link.
     pub(super) fn offer(&mut self, frame: &[u8]) {
-        each_message(frame, |receiver, _, source| {
-            self.0.entry(receiver).or_insert_with(|| Session::new(source)).offered += 1;
+        each_message(frame, |found| {
+            let session = self.0.entry(found.receiver).or_insert_with(|| Session::new(found.source));
+            session.offered += 1;
+            session.relayed += u64::from(found.relayed);
         });
     }
 
     /// A frame, or a copy of one, did not make it.
     pub(super) fn lose(&mut self, frame: &[u8]) {
-        each_message(frame, |receiver, counter, _| {
-            if let Some(session) = self.0.get_mut(&receiver)
-                && !session.has_seen(counter)
+        each_message(frame, |found| {
+            if let Some(session) = self.0.get_mut(&found.receiver)
+                && !session.has_seen(found.counter)
             {
-                session.dropped.insert(counter);
+                session.dropped.insert(found.counter);
             }
         });
     }
 
     /// A frame, or a copy of one, arrived.
     pub(super) fn deliver(&mut self, frame: &[u8]) {
-        each_message(frame, |receiver, counter, _| {
-            if let Some(session) = self.0.get_mut(&receiver) {
-                session.deliver(counter);
+        each_message(frame, |found| {
+            if let Some(session) = self.0.get_mut(&found.receiver) {
+                session.deliver(found.counter);
             }
         });
     }
@@ -96,6 +101,7 @@ impl Session {
         Self {
             source,
             offered: 0,
+            relayed: 0,
             delivered: 0,
             duplicates: 0,
             late: 0,
@@ -137,6 +143,7 @@ impl Session {
             receiver,
             source: self.source,
             offered: self.offered,
+            relayed: self.relayed,
             dropped,
             delivered: self.delivered,
             duplicates: self.duplicates,
@@ -150,8 +157,17 @@ impl Session {
     }
 }
 
-/// Calls `found` with receiver index, counter and source of every transport message in a frame.
-fn each_message(frame: &[u8], mut found: impl FnMut(u32, u64, SocketAddr)) {
+/// A transport message in a frame.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    receiver: u32,
+    counter: u64,
+    source: SocketAddr,
+    relayed: bool,
+}
+
+/// Calls `handle` with every transport message in a frame.
+fn each_message(frame: &[u8], mut handle: impl FnMut(Found)) {
     let Some(header) = VnetHeader::parse(frame) else { return };
     let packet = &frame[VNET_HEADER_LEN..];
     let Some(layout) = Layout::parse(packet).filter(|layout| layout.protocol == UDP && !layout.fragment)
@@ -168,12 +184,12 @@ fn each_message(frame: &[u8], mut found: impl FnMut(u32, u64, SocketAddr)) {
         SocketAddr::new(ip, be16(packet, layout.l4))
     };
     for datagram in payload.chunks(segment) {
-        let message = match unwrap_geneve(datagram) {
-            Some((GENEVE_WIREGUARD, _, message)) => message,
-            _ => datagram,
+        let (relayed, message) = match unwrap_geneve(datagram) {
+            Some((GENEVE_WIREGUARD, _, message)) => (true, message),
+            _ => (false, datagram),
         };
         if let Some((receiver, counter)) = session(message) {
-            found(receiver, counter, source());
+            handle(Found { receiver, counter, source: source(), relayed });
         }
     }
 }
@@ -219,6 +235,7 @@ mod tests {
             receiver: A,
             source: flow().0,
             offered: 6,
+            relayed: 0,
             dropped: 0,
             delivered: 6,
             duplicates: 0,
@@ -295,7 +312,8 @@ mod tests {
         let message = keepalive(A, 9);
         let wrapped = geneve(GENEVE_WIREGUARD, 5, &message);
         ledger.offer(&frame(&udp_packet(from, to, &wrapped)));
-        assert_eq!((only(&ledger).offered, only(&ledger).source), (1, from));
+        let first = only(&ledger);
+        assert_eq!((first.offered, first.relayed, first.source), (1, 1, from));
         let mut tcp = frame(&udp_packet(from, to, &message));
         tcp[VNET_HEADER_LEN + 6] = 6;
         let cut = frame(&udp_packet(from, to, &message)[..60]);
@@ -312,6 +330,6 @@ mod tests {
         // A tail of another kind in a super-packet.
         let data = transport(A, 10, 200);
         ledger.offer(&super_packet(from, to, &[data.clone(), data, initiation(1)]).unwrap().frame());
-        assert_eq!(only(&ledger).offered, 3);
+        assert_eq!((only(&ledger).offered, only(&ledger).relayed), (3, 1));
     }
 }

@@ -74,6 +74,7 @@ fn account(seen: &Seen) -> SessionLedger {
         receiver: RECEIVER,
         source: ([198, 18, 0, 1], PORT).into(),
         offered: MESSAGES,
+        relayed: 0,
         dropped: MESSAGES - delivered,
         delivered,
         duplicates,

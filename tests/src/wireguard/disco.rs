@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::paths::Way;
 use super::peers::{Peer, PeerTable, lock};
 use super::plane::Plane;
 use super::receive::Arrival;
 use crate::underlay::disco::{self, Disco, Kind, Transaction};
+use crate::underlay::messages::GENEVE_DISCO;
 
 /// The best path of an active peer is asked so often: `heartbeatInterval` (`wgengine/magicsock/endpoint.go`).
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -100,9 +102,14 @@ fn keep(measurements: &mut Vec<Duration>, new: Duration) {
 impl Plane {
     /// Pings a peer that is active, if it is time.
     pub(super) fn heartbeat(&self, peer: &Peer) {
-        let Some(to) = peer.endpoint() else { return };
+        // Who is reached through DERP is not pinged there all the time.
+        let Some(way) = peer.way().filter(|way| *way != Way::Derp) else { return };
         let key = self.disco_key();
-        peer.disco.ping_if_due(|transaction| self.send_alone(to, &disco::ping(key, transaction)));
+        peer.disco.ping_if_due(|transaction| self.send_disco(peer, way, &disco::ping(key, transaction)));
+    }
+
+    fn send_disco(&self, peer: &Peer, way: Way, message: &[u8]) -> bool {
+        self.send_batch(peer, way, GENEVE_DISCO, message, message.len())
     }
 
     /// Takes a disco message; strangers are not answered.
@@ -117,7 +124,7 @@ impl Plane {
                 }
                 let key = self.disco_key();
                 let pong = disco::pong(key, message.transaction);
-                peer.disco.answer(arrival.since, || self.send_alone(arrival.from, &pong));
+                peer.disco.answer(arrival.since, || self.send_disco(peer, arrival.way, &pong));
             }
         }
     }

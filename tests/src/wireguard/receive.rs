@@ -1,6 +1,5 @@
 //! From the underlay to the TUN.
 
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,12 +9,13 @@ use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 
 use super::keys::PublicKey;
+use super::paths::Way;
 use super::peers::{Peer, PeerTable, lock};
 use super::plane::{HANDSHAKE_LEN, Plane, Scratch, SessionState};
 use super::socket::{MAX_RECEIVE, UnderlaySocket};
 use crate::offload::{Coalescer, ip};
 use crate::underlay::disco::Disco;
-use crate::underlay::messages;
+use crate::underlay::messages::{is_stun, unwrap_geneve};
 use crate::wake::{Stop, Wake};
 
 /// Receives of one batch; together they become as few TUN writes as possible.
@@ -24,7 +24,7 @@ const RECEIVES_PER_BATCH: usize = 64;
 /// Where a datagram came from, and when it was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
-    pub(super) from: SocketAddr,
+    pub(super) way: Way,
     pub(super) since: Instant,
 }
 
@@ -37,23 +37,41 @@ impl Plane {
             let table = self.table();
             for _ in 0..RECEIVES_PER_BATCH {
                 let Ok(received) = socket.receive(&mut buffer) else { break };
-                let arrival = Arrival { from: received.from, since: Instant::now() };
+                let since = Instant::now();
                 for datagram in buffer[..received.len].chunks(received.segment) {
+                    let (way, datagram) = match unwrap_geneve(datagram) {
+                        Some((_, network, message)) => (Way::PeerRelay(received.from, network), message),
+                        None => (Way::Direct(received.from), datagram),
+                    };
+                    let arrival = Arrival { way, since };
                     if let Some(message) = Disco::parse(datagram) {
                         self.receive_disco(&table, message, arrival);
-                    } else if messages::is_stun(datagram) {
+                    } else if is_stun(datagram) {
                         self.stun_received.fetch_add(1, Ordering::Relaxed);
                     } else {
                         self.receive(&table, datagram, arrival, &mut scratch, &mut coalescer);
                     }
                 }
             }
-            coalescer.drain(|write| {
-                if self.tun.write(write).is_err() {
-                    self.drop_packet();
-                }
-            });
+            self.write(&mut coalescer);
         }
+    }
+
+    /// Takes what came through DERP: one message at a time, written to the TUN when no `more` have come already.
+    pub(super) fn receive_derp(&self, message: &[u8], more: bool, batch: &mut (Scratch, Coalescer)) {
+        let arrival = Arrival { way: Way::Derp, since: Instant::now() };
+        self.receive(&self.table(), message, arrival, &mut batch.0, &mut batch.1);
+        if !more {
+            self.write(&mut batch.1);
+        }
+    }
+
+    fn write(&self, coalescer: &mut Coalescer) {
+        coalescer.drain(|write| {
+            if self.tun.write(write).is_err() {
+                self.drop_packet();
+            }
+        });
     }
 
     fn receive(
@@ -79,15 +97,18 @@ impl Plane {
         };
         let Some(peer) = peer else { return self.drop_packet() };
         let mut tunnel = lock(&peer.tunnel);
-        let outcome = tunnel.decapsulate(Some(arrival.from.ip()), datagram, &mut scratch.plaintext);
+        let outcome =
+            tunnel.decapsulate(arrival.way.address().map(|from| from.ip()), datagram, &mut scratch.plaintext);
         if matches!(outcome, TunnResult::Err(_)) {
             return self.drop_packet();
         }
-        peer.received(datagram.len());
+        peer.received(arrival.way, datagram.len());
         let completes = peer.handshakes.read(datagram, arrival.since);
         // Authenticated: the peer is where this came from.
-        if peer.endpoint() != Some(arrival.from) {
-            peer.set_endpoint(Some(arrival.from));
+        if let Way::Direct(from) = arrival.way
+            && peer.endpoint() != Some(from)
+        {
+            peer.set_endpoint(Some(from));
         }
         match outcome {
             TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
