@@ -32,6 +32,7 @@ mod object;
 mod ports;
 pub(super) mod routes;
 mod rows;
+mod sizes;
 mod source;
 mod statistics;
 mod sweep;
