@@ -12,6 +12,7 @@ use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
 use super::attachment::{Attachment, Means};
 use super::drop_types::DropTypes;
 use super::drops::Drops;
+use super::endpoint_tables::EndpointTables;
 use super::log::KernelLog;
 use super::mmap::{Row, Rows};
 use super::object::{CLASSIFIERS, Object};
@@ -23,7 +24,7 @@ use super::sweep::{Flows, Outcome};
 use super::tables::Tables;
 use super::underlay::Underlay;
 use super::watch::Change;
-use super::{DeviceEvent, KernelConfig, KernelError, device, keys, window};
+use super::{DeviceEvent, KernelConfig, KernelError, device, endpoints, keys, window};
 use crate::model::kernel::{Kernel, ProgramRun};
 use crate::model::slots::SlotTable;
 use crate::model::tailnet::Tailnet;
@@ -44,6 +45,7 @@ pub struct KernelSource {
     control: Rows<Control>,
     health: Rows<Health>,
     tables: Tables,
+    endpoints: EndpointTables,
     flows: Flows,
     statistics: Statistics,
     log: KernelLog,
@@ -78,6 +80,7 @@ impl KernelSource {
             control: row(&mut object, maps::CONTROL)?,
             health: row(&mut object, maps::HEALTH)?,
             tables: Tables::open(&mut object)?,
+            endpoints: EndpointTables::open(&mut object)?,
             flows: Flows::open(&mut object, config.handshake_timeout)?,
             statistics: Statistics::default(),
             log: KernelLog::open(&mut object),
@@ -130,6 +133,7 @@ impl KernelSource {
     pub fn sync(&mut self, tailnet: &Tailnet, slots: &SlotTable) {
         self.rows = self.rows.max(slots.rows()).min(self.sizes.slots);
         self.tables.install_peers(keys::peers(tailnet, slots, &self.sizes));
+        self.endpoints.install(endpoints::endpoints(tailnet, slots, &self.sizes), tailnet.relay_port);
         let own = tailnet.own.as_deref().map_or(&[][..], |own| &own.addresses);
         self.own.clear();
         self.own.extend_from_slice(own);
@@ -158,11 +162,12 @@ impl KernelSource {
         kernel.hooks.truncate(hooks);
         self.control.load(0, &mut kernel.control);
         self.health.load(0, &mut kernel.health);
-        kernel.map_update_errors_total = self.tables.errors();
-        kernel.keys_without_room = self.tables.refused();
+        kernel.map_update_errors_total = self.tables.errors() + self.endpoints.errors();
+        kernel.keys_without_room = self.tables.refused() + self.endpoints.refused();
         kernel.maps.clear();
         kernel.maps.extend(self.tables.fill());
         kernel.maps.extend(self.flows.fill());
+        kernel.maps.extend(self.endpoints.fill());
         kernel.programs.clear();
         for name in CLASSIFIERS.into_iter().chain([programs::DROPS]) {
             let run = self.object.run(name);
@@ -194,6 +199,9 @@ impl KernelSource {
         if let Err(error) = result {
             tracing::warn!(%error, "cannot look for handshakes that timed out");
         }
+        if let Err(error) = self.endpoints.count() {
+            tracing::warn!(%error, "cannot count the endpoints that were learned");
+        }
     }
 
     /// Takes over a slot's totals and zeroes its rows, so that another peer may use it. Its keys must be gone
@@ -202,7 +210,9 @@ impl KernelSource {
     /// # Errors
     /// When the slot's rows cannot be mapped; then the slot must not be reused.
     pub fn retire(&mut self, slot: u32) -> Result<(), KernelError> {
-        self.slots.retire(slot)
+        self.slots.retire(slot)?;
+        self.endpoints.retire(slot);
+        Ok(())
     }
 
     /// Keeps BPF run-time statistics on for `duration` from now (about 100 ns per packet).
@@ -232,7 +242,7 @@ impl KernelSource {
     fn install_routes(&mut self) {
         let keys = keys::routes(&self.own, &self.advertised, &self.host, &self.sizes);
         self.tables.install_routes(keys);
-        self.control.store(0, &self.tables.control());
+        self.control.store(0, &self.endpoints.control(self.tables.control()));
     }
 }
 
