@@ -3,6 +3,7 @@
 //! is tested on the host.
 #![cfg_attr(not(test), no_std)]
 
+pub mod exchange;
 pub mod histogram;
 pub mod layout;
 pub mod message;

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use crate::wireguard::{PeerConfig, PrivateKey};
+use crate::underlay::disco::DiscoKey;
+use crate::wireguard::{Identity, PeerConfig, PrivateKey};
 
 /// A machine of the tailnet, whether a node stands behind it or not.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct Machine {
     pub os: String,
     /// Node key.
     pub key: PrivateKey,
+    /// What its disco messages carry in clear.
+    pub disco: DiscoKey,
     /// Tailscale addresses.
     pub addresses: (Ipv4Addr, Ipv6Addr),
     /// Approved routes; with 0.0.0.0/0 and ::/0 it offers to be an exit node.
@@ -44,6 +47,7 @@ impl Machine {
             name: name.into(),
             os: "linux".to_owned(),
             key: PrivateKey::generate(),
+            disco: DiscoKey::generate(),
             addresses: (
                 Ipv4Addr::from(u32::from(Ipv4Addr::new(100, 64, 0, 0)) | (host & 0x003f_ffff)),
                 Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, (host >> 16) as u16, low),
@@ -54,6 +58,12 @@ impl Machine {
             tags: Vec::new(),
             created: SystemTime::now(),
         }
+    }
+
+    /// What its data plane is known by.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity { key: self.key.clone(), disco: self.disco }
     }
 
     /// Its two addresses, IPv4 first.
@@ -109,6 +119,8 @@ pub struct Control {
     pub exit_node_of: BTreeMap<u64, u64>,
     /// Viewer and peer to what the viewer's LocalAPI says.
     pub reported_paths: BTreeMap<(u64, u64), ReportedPath>,
+    /// Addresses of the machine that answers STUN.
+    pub hub: Vec<IpAddr>,
 }
 
 impl Control {
@@ -128,6 +140,7 @@ impl Control {
                 PeerConfig {
                     id: peer.id,
                     key: peer.key.public(),
+                    disco: peer.disco,
                     endpoint: common_endpoint(own, peer),
                     allowed_ips: allowed
                         .into_iter()

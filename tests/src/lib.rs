@@ -29,6 +29,7 @@ pub mod standin;
 pub mod tailnet;
 pub mod traffic;
 pub mod tun;
+pub mod underlay;
 pub mod wake;
 pub mod wireguard;
 pub mod xdp;

@@ -18,7 +18,7 @@ use crate::localapi::{Behaviour, LocalApi, View};
 use crate::netns::{Namespace, NamespaceError};
 use crate::process::{CommandError, Process, run_with_input};
 use crate::tun::{Tun, TunError};
-use crate::wireguard::{Engine, EngineError, PeerConfig, PeerStats};
+use crate::wireguard::{DiscoTruth, Engine, EngineError, PeerConfig, PeerStats};
 
 /// The tunnel device of every node.
 pub const TUNNEL: &str = "tailscale0";
@@ -214,17 +214,19 @@ impl Node {
         self.ip_batch(&format!("link set {TUNNEL} mtu 1280 txqueuelen 500\n"))?;
         thread::sleep(UNTIL_UP);
         self.ip_batch(&format!("link set {TUNNEL} up\n"))?;
-        let (own, peers) = {
+        let (own, peers, hub) = {
             let control = self.view.control();
-            (control.machines.get(&self.id).cloned(), control.peer_configs(self.id))
+            let own = control.machines.get(&self.id).cloned();
+            (own, control.peer_configs(self.id), control.hub.clone())
         };
         let own = own.unwrap_or_else(|| Machine::new(self.id, &self.name));
         let (v4, v6) = own.addresses;
         self.ip_batch(&format!(
             "address add {v4}/32 dev {TUNNEL}\naddress add {v6}/128 dev {TUNNEL} nodad\n"
         ))?;
-        let engine = Engine::start(&self.namespace, tun, own.key, &peers, self.view.session_hook())
-            .map_err(|source| NodeError::Engine { node: self.name.clone(), source })?;
+        let engine =
+            Engine::start(&self.namespace, tun, own.identity(), &peers, hub, self.view.session_hook())
+                .map_err(|source| NodeError::Engine { node: self.name.clone(), source })?;
         let engine = Arc::new(engine);
         self.view.set_engine(Some(&engine));
         let mut running = Daemon { engine, api, routes: BTreeSet::new() };
@@ -257,6 +259,25 @@ impl Node {
         self.lock().as_ref()?.engine.peer_stats(peer)
     }
 
+    /// The disco messages with a peer since tailscaled started; `None` while it is down.
+    #[must_use]
+    pub fn disco(&self, peer: u64) -> Option<DiscoTruth> {
+        self.lock().as_ref()?.engine.disco(peer)
+    }
+
+    /// STUN requests sent and answers received since tailscaled started; `None` while it is down.
+    #[must_use]
+    pub fn stun(&self) -> Option<(u64, u64)> {
+        Some(self.lock().as_ref()?.engine.stun())
+    }
+
+    /// Makes tailscaled, until it ends, hold back every pong for so long, as if it were busy.
+    pub fn set_reaction(&self, time: Duration) {
+        if let Some(daemon) = self.lock().as_ref() {
+            daemon.engine.set_reaction(time);
+        }
+    }
+
     /// What the kernel counted on the tunnel device; `None` while there is none.
     pub fn tunnel_counters(&self) -> Result<Option<DeviceCounters>, NamespaceError> {
         self.namespace.run(|| DeviceCounters::read(TUNNEL))
@@ -270,13 +291,13 @@ impl Node {
 
     /// Gives the data plane what the control plane says now; a machine that was removed knows nobody.
     pub(crate) fn reconfigure(&self) -> Result<(), NodeError> {
-        let (key, peers) = {
+        let (identity, peers) = {
             let control = self.view.control();
-            (control.machines.get(&self.id).map(|own| own.key.clone()), control.peer_configs(self.id))
+            (control.machines.get(&self.id).map(Machine::identity), control.peer_configs(self.id))
         };
         let mut daemon = self.lock();
         let Some(running) = daemon.as_mut() else { return Ok(()) };
-        running.engine.configure(key.as_ref(), &peers);
+        running.engine.configure(identity.as_ref(), &peers);
         self.install_routes(running, &peers)
     }
 

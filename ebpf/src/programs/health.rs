@@ -66,3 +66,30 @@ pub(super) fn connection_insert_failure() {
         unsafe { add(addr_of_mut!((*health).connection_insert_failures), 1) };
     }
 }
+
+/// No room for a WireGuard session.
+#[inline(always)]
+pub(super) fn session_without_room() {
+    if let Some(health) = HEALTH.get_ptr_mut(0) {
+        // SAFETY: the map's row.
+        unsafe { add(addr_of_mut!((*health).sessions_without_room), 1) };
+    }
+}
+
+/// Messages of a super-packet that nobody read.
+#[inline(always)]
+pub(super) fn messages_unread(count: u64) {
+    if let Some(health) = HEALTH.get_ptr_mut(0) {
+        // SAFETY: the map's row.
+        unsafe { add(addr_of_mut!((*health).messages_unread), count) };
+    }
+}
+
+/// No room for a disco exchange.
+#[inline(always)]
+pub(super) fn disco_insert_failure() {
+    if let Some(health) = HEALTH.get_ptr_mut(0) {
+        // SAFETY: the map's row.
+        unsafe { add(addr_of_mut!((*health).disco_insert_failures), 1) };
+    }
+}

@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use tailgauge_ebpf::{
     layout::{
-        Connection, Control, DropRow, FlowKey, Handshake, Health, Line, Ports, Tcp, Underlay, UnderlayLine,
-        Windows,
+        Connection, Control, Disco, DropRow, FlowKey, Handshake, Health, Line, Messages, PeerUnderlayLine,
+        Ports, Session, SessionSet, Tcp, Underlay, UnderlayLine, Windows, WireGuard,
     },
     packet::{V4, V6},
 };
@@ -20,6 +20,9 @@ pub(super) static SHARDS: Global<u32> = Global::new(1);
 /// Slots, slot 0 included; also the row of the tunnel in [`WINDOWS`].
 #[unsafe(no_mangle)]
 pub(super) static SLOTS: Global<u32> = Global::new(1);
+/// Rows of [`SESSION_SETS`], a power of two.
+#[unsafe(no_mangle)]
+pub(super) static SETS: Global<u32> = Global::new(1);
 /// What the loader finds out about the running kernel: see `layout::globals`.
 #[unsafe(no_mangle)]
 pub(super) static DROP_ARGUMENTS: Global<u32> = Global::new(0);
@@ -80,3 +83,25 @@ pub(super) static ROUTES_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(
 pub(super) static HANDSHAKES: LruHashMap<FlowKey, Handshake> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 pub(super) static CONNECTIONS: LruHashMap<FlowKey, Connection> = LruHashMap::with_max_entries(1024, 0);
+
+#[map]
+pub(super) static PEER_UNDERLAY: Array<PeerUnderlayLine> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+pub(super) static WIREGUARD: Array<WireGuard> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static MESSAGES: Array<Messages> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static SESSION_SETS: Array<SessionSet> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static SESSIONS: Array<Session> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+#[map]
+pub(super) static ENDPOINTS: HashMap<EndpointWords, u32> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub(super) static LEARNED_ENDPOINTS: LruHashMap<EndpointWords, u32> = LruHashMap::with_max_entries(1024, 0);
+#[map]
+pub(super) static DISCO_KEYS: HashMap<[u64; 4], u32> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub(super) static DISCO: LruHashMap<EndpointWords, Disco> = LruHashMap::with_max_entries(1024, 0);
+
+/// An `Endpoint` as words, so that it is not handled byte by byte.
+pub(super) type EndpointWords = [u64; 3];

@@ -22,6 +22,7 @@ use super::{
     attribution::{Family, class},
     maps::{CONTROL, PORTS, SHARDS, UNDERLAY, UNDERLAY_COUNTERS},
     skb::{Linear, Rest},
+    walk::follow,
 };
 
 /// `TC_ACT_UNSPEC`, which is also `TCX_NEXT`: whoever comes next decides.
@@ -35,14 +36,16 @@ const UDP: u8 = 17;
 const VLAN_TAG: u32 = 4;
 const MAX_TAGS: u32 = 2;
 
-/// What is known of a packet for tailscaled that arrived: bytes before its payload, from the IP header on; or why
-/// there is nothing to count. A number, as the verifier follows both halves of anything larger.
-type Arrival = u64;
+/// What is known of a UDP packet of tailscaled: bytes before its payload, from the IP header on, and [`IS_V6`]; or why
+/// it is none. A number, as the verifier follows both halves of anything larger.
+type Datagram = u64;
 
-/// Not for tailscaled.
-const FOREIGN: Arrival = u64::MAX;
+/// No UDP of tailscaled.
+const FOREIGN: Datagram = u64::MAX;
 /// Not to be read where headers usually are.
-const UNUSUAL: Arrival = u64::MAX - 1;
+const UNUSUAL: Datagram = u64::MAX - 1;
+/// Bit of IPv6.
+const IS_V6: u32 = 32;
 
 /// A row of the counters, and where its interface's packets have their IP header, VLAN tags aside.
 #[derive(Clone, Copy)]
@@ -77,11 +80,33 @@ pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
         return NEXT;
     }
     let Some(place) = place(skb) else { return NEXT };
-    let offset = ip_offset(skb, place);
-    // SAFETY: as above.
-    let headers = if unsafe { (*skb).gso_size } == 0 { 0 } else { headers(skb, offset) };
-    count::<TRANSMIT>(skb, place.row, kind(mark), offset, headers);
+    if mark == MARK_FORWARDED {
+        let offset = ip_offset(skb, place);
+        count::<TRANSMIT>(skb, place.row, kind(mark), offset, headers_if_joined(skb, offset));
+        return NEXT;
+    }
+    let mut offset = place.offset;
+    let mut datagram = linear::<TRANSMIT>(skb, place);
+    if datagram == UNUSUAL {
+        offset = ip_offset(skb, place);
+        datagram = whole::<TRANSMIT>(skb, offset);
+    }
+    if datagram == FOREIGN {
+        // DERP, and what tailscaled asks the control plane and name servers.
+        let offset = ip_offset(skb, place);
+        count::<TRANSMIT>(skb, place.row, kind(mark), offset, headers_if_joined(skb, offset));
+    } else {
+        count::<TRANSMIT>(skb, place.row, kind(mark), offset, datagram as u32);
+        follow::<TRANSMIT>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
+    }
     NEXT
+}
+
+/// Bytes that every segment repeats; of no importance for a packet that is just one.
+#[inline(always)]
+fn headers_if_joined(skb: *mut __sk_buff, offset: u32) -> u32 {
+    // SAFETY: the context that the kernel passed.
+    if unsafe { (*skb).gso_size } == 0 { 0 } else { headers(skb, offset) }
 }
 
 /// Counts a packet that arrives, if it is for tailscaled.
@@ -89,14 +114,14 @@ pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
 pub(super) fn receive(skb: *mut __sk_buff) -> i32 {
     let Some(place) = place(skb) else { return NEXT };
     let mut offset = place.offset;
-    let mut arrival =
-        if place.is_ethernet { arrival_linear::<ETHERNET>(skb) } else { arrival_linear::<0>(skb) };
-    if arrival == UNUSUAL {
+    let mut datagram = linear::<RECEIVE>(skb, place);
+    if datagram == UNUSUAL {
         offset = ip_offset(skb, place);
-        arrival = arrival_whole(skb, offset);
+        datagram = whole::<RECEIVE>(skb, offset);
     }
-    if arrival != FOREIGN {
-        count::<RECEIVE>(skb, place.row, KIND_TAILSCALED, offset, arrival as u32);
+    if datagram != FOREIGN {
+        count::<RECEIVE>(skb, place.row, KIND_TAILSCALED, offset, datagram as u32);
+        follow::<RECEIVE>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
     }
     NEXT
 }
@@ -160,7 +185,16 @@ fn skip_tags(skb: *mut __sk_buff) -> u32 {
 
 /// The usual packet: headers linear, at constant offsets, and sound.
 #[inline(always)]
-fn arrival_linear<const LINK: u32>(skb: *mut __sk_buff) -> Arrival {
+fn linear<const DIRECTION: u32>(skb: *mut __sk_buff, place: Place) -> Datagram {
+    if place.is_ethernet {
+        linear_after::<DIRECTION, ETHERNET>(skb)
+    } else {
+        linear_after::<DIRECTION, 0>(skb)
+    }
+}
+
+#[inline(always)]
+fn linear_after<const DIRECTION: u32, const LINK: u32>(skb: *mut __sk_buff) -> Datagram {
     // SAFETY: the context that the kernel passed.
     let linear = Linear::new(unsafe { &*skb });
     if LINK == ETHERNET {
@@ -172,12 +206,12 @@ fn arrival_linear<const LINK: u32>(skb: *mut __sk_buff) -> Arrival {
     let linear = linear.after::<LINK>();
     match version(&linear) {
         Some(4) => match linear.fixed::<9, 1>() {
-            Some([UDP]) => arrival_at::<V4, { IPV4_HEADER as usize }>(&linear),
+            Some([UDP]) => linear_at::<DIRECTION, V4, { IPV4_HEADER as usize }>(&linear),
             Some(_) => FOREIGN,
             None => UNUSUAL,
         },
         Some(6) => match linear.fixed::<6, 1>() {
-            Some([UDP]) => arrival_at::<V6, { IPV6_HEADER as usize }>(&linear),
+            Some([UDP]) => linear_at::<DIRECTION, V6, { IPV6_HEADER as usize }>(&linear),
             // Extension headers; anything else is no UDP.
             Some([0 | 43 | 44 | 51 | 60]) | None => UNUSUAL,
             Some(_) => FOREIGN,
@@ -189,48 +223,53 @@ fn arrival_linear<const LINK: u32>(skb: *mut __sk_buff) -> Arrival {
 
 /// A packet that says that UDP follows its first header, which is `IP` bytes long unless it has options.
 #[inline(always)]
-fn arrival_at<A: Family, const IP: usize>(linear: &Linear) -> Arrival {
-    let Some([.., high, low]) = linear.fixed::<IP, 4>() else { return UNUSUAL };
+fn linear_at<const DIRECTION: u32, A: Family, const IP: usize>(linear: &Linear) -> Datagram {
+    let Some(ports) = linear.fixed::<IP, 4>() else { return UNUSUAL };
     let Some(packet) = A::parse(linear) else { return UNUSUAL };
     if !matches!(packet.transport, Transport::Udp) || packet.headers != IP as u32 + UDP_HEADER {
         return UNUSUAL;
     }
-    arrival(&packet, u16::from_be_bytes([high, low]))
+    datagram::<DIRECTION, A>(&packet, ports)
 }
 
 /// Any other packet.
 #[inline(never)]
-fn arrival_whole(skb: *mut __sk_buff, offset: u32) -> Arrival {
+fn whole<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32) -> Datagram {
     match version(&Rest { skb, offset }) {
-        Some(4) => arrival_any::<V4>(skb, offset),
-        Some(6) => arrival_any::<V6>(skb, offset),
+        Some(4) => whole_of::<DIRECTION, V4>(skb, offset),
+        Some(6) => whole_of::<DIRECTION, V6>(skb, offset),
         _ => FOREIGN,
     }
 }
 
 #[inline(always)]
-fn arrival_any<A: Family>(skb: *mut __sk_buff, offset: u32) -> Arrival {
+fn whole_of<const DIRECTION: u32, A: Family>(skb: *mut __sk_buff, offset: u32) -> Datagram {
     let mut packet = Packet::default();
     if !parse::<A>(skb, offset, &mut packet) || packet.headers < UDP_HEADER {
         return FOREIGN;
     }
-    // The last four bytes before the length: both ports.
-    let Some([.., high, low]) = (Rest { skb, offset }).variable::<4>(packet.headers - UDP_HEADER) else {
+    let Some(ports) = (Rest { skb, offset }).variable::<4>(packet.headers - UDP_HEADER) else {
         return FOREIGN;
     };
-    arrival(&packet, u16::from_be_bytes([high, low]))
+    datagram::<DIRECTION, A>(&packet, ports)
 }
 
-/// A UDP packet to `port`.
+/// A packet between `ports`, source first.
 #[inline(always)]
-fn arrival<A: Family>(packet: &Packet<A>, port: u16) -> Arrival {
+fn datagram<const DIRECTION: u32, A: Family>(packet: &Packet<A>, ports: [u8; 4]) -> Datagram {
+    let [a, b, c, d] = ports;
+    let own = if DIRECTION == RECEIVE { [c, d] } else { [a, b] };
     // Fragments other than the first have no port.
-    if !matches!(packet.transport, Transport::Udp) || !listens::<A>(port) {
+    if !matches!(packet.transport, Transport::Udp) || !listens::<A>(u16::from_be_bytes(own)) {
         return FOREIGN;
+    }
+    let found = u64::from(packet.headers) | u64::from(A::BITS == V6::BITS) << IS_V6;
+    if DIRECTION == TRANSMIT {
+        return found;
     }
     // A router passes on what is for the same port of another host.
     match CONTROL.get(0) {
-        Some(control) if class(control, packet.destination) == CLASS_LOCAL => u64::from(packet.headers),
+        Some(control) if class(control, packet.destination) == CLASS_LOCAL => found,
         _ => FOREIGN,
     }
 }

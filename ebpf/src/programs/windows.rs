@@ -31,7 +31,7 @@ static mut CLOCK: [Clock; CLOCKS] = [Clock(0); CLOCKS];
 /// Number of the current window, right to one tick. The helper for the tick is inlined by the kernel; the
 /// one for the time costs more than counting does, and is called once a tick.
 #[inline(always)]
-fn current() -> u64 {
+pub(super) fn current() -> u64 {
     const MASK: u64 = (1 << TICK_BITS) - 1;
     // SAFETY: no precondition.
     let (cpu, tick) = unsafe { (bpf_get_smp_processor_id() as usize, bpf_jiffies64() & MASK) };

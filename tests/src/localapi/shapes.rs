@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::http::VERSION;
 use crate::control::{Machine, ReportedPath};
 use crate::wireguard::PeerStats;
+use crate::wireguard::peers::SESSION_ACTIVE;
 
 /// The one DERP region of the tailnet.
 pub const HOME_DERP: u64 = 999;
@@ -17,8 +18,6 @@ const DOMAIN: &str = "lab.internal";
 const USER: u64 = 1;
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
-/// Sent something within this time: `sessionActiveTimeout`.
-const ACTIVE_SECONDS: u64 = 45;
 
 /// RFC 3339 as Go writes it; the zero time for `None`.
 pub(super) fn time(at: Option<SystemTime>) -> String {
@@ -103,9 +102,9 @@ fn common(machine: &Machine) -> Map<String, Value> {
 /// `ipnstate.PeerStatus` of a peer.
 pub(super) fn peer_status(machine: &Machine, facts: PeerFacts) -> Value {
     let stats = facts.stats.unwrap_or_default();
-    let active = stats.last_write.is_some_and(|at| {
-        SystemTime::now().duration_since(at).is_ok_and(|age| age.as_secs() < ACTIVE_SECONDS)
-    });
+    let active = stats
+        .last_write
+        .is_some_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < SESSION_ACTIVE));
     let connected = active && stats.last_handshake.is_some();
     let (current, relay) = match facts.path {
         ReportedPath::Direct if connected => {
@@ -242,7 +241,7 @@ pub(super) fn node(machine: &Machine, exit_node: Option<u64>, is_self: bool) -> 
         "User": USER,
         "Key": machine.key.public().to_string(),
         "Machine": format!("mkey:{}", digest(machine, 1)),
-        "DiscoKey": format!("discokey:{}", digest(machine, 2)),
+        "DiscoKey": machine.disco.to_string(),
         "Addresses": strings(machine.own_prefixes()),
         "AllowedIPs": strings(machine.allowed_ips()),
         "Endpoints": strings(&machine.endpoints),

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use super::{MiniatureTailnet, TailnetError};
 use crate::control::{Machine, ReportedPath};
 use crate::node::Node;
+use crate::underlay::disco::DiscoKey;
 use crate::wireguard::PrivateKey;
 
 impl MiniatureTailnet {
@@ -54,6 +55,11 @@ impl MiniatureTailnet {
     /// Gives a machine a new node key; sessions start anew, traffic goes on.
     pub fn rotate_key(&self, name: &str) -> Result<(), TailnetError> {
         self.change(name, |machine| machine.key = PrivateKey::generate())
+    }
+
+    /// Gives a machine a new disco key, as a restart of tailscaled does; sessions go on.
+    pub fn rotate_disco_key(&self, name: &str) -> Result<(), TailnetError> {
+        self.change(name, |machine| machine.disco = DiscoKey::generate())
     }
 
     /// Says whether a machine is connected to the control plane; the data plane does not care.

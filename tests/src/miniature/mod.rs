@@ -26,7 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 
 pub use topology::{
-    EXIT_SUBNET_V4, EXIT_SUBNET_V6, LAN_V4, LAN_V6, TopologyError, WEB_V4, WEB_V6, half_round_trip,
+    CORE_V4, CORE_V6, EXIT_SUBNET_V4, EXIT_SUBNET_V6, LAN_V4, LAN_V6, TopologyError, WEB_V4, WEB_V6,
+    half_round_trip,
 };
 
 use crate::control::Control;
@@ -35,6 +36,7 @@ use crate::link::Link;
 use crate::netns::{Namespace, NamespaceError};
 use crate::node::{Node, NodeError};
 use crate::traffic::{Server, TrafficError};
+use crate::underlay::hub::{Hub, HubError};
 use topology::SITES;
 
 /// What can be chosen about a miniature tailnet; the rest is changed while it runs.
@@ -53,6 +55,9 @@ pub enum TailnetError {
     /// Links, addresses, rules.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// What stands in the middle.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A node.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -69,6 +74,7 @@ pub struct MiniatureTailnet {
     // The order of fields is the order in which they go.
     nodes: Vec<Node>,
     links: BTreeMap<&'static str, Link>,
+    _hub: Hub,
     control: Arc<Mutex<Control>>,
     web: Arc<Namespace>,
     lan: Arc<Namespace>,
@@ -85,6 +91,7 @@ impl MiniatureTailnet {
         let namespace = |role: &str| Namespace::create(format!("{prefix}-{role}")).map(Arc::new);
         let (core, web, lan) = (namespace("core")?, namespace("web")?, namespace("lan")?);
         topology::configure_core(&core)?;
+        let hub = Hub::start(&core)?;
         let control = Arc::new(Mutex::new(topology::control()));
         let mut links = BTreeMap::new();
         let mut nodes = Vec::new();
@@ -103,7 +110,7 @@ impl MiniatureTailnet {
         for node in &nodes {
             node.start()?;
         }
-        Ok(Self { nodes, links, control, web, lan, core, folder })
+        Ok(Self { nodes, links, _hub: hub, control, web, lan, core, folder })
     }
 
     /// The exit node, 100.64.0.1, which also advertises a subnet.

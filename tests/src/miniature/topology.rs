@@ -31,6 +31,11 @@ pub const LAN_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The same over IPv6.
 pub const LAN_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x2, 0, 0, 0, 0, 10);
 
+/// The hub of the underlay.
+pub const CORE_V4: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// The same over IPv6.
+pub const CORE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1);
+
 /// Why the topology could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
@@ -115,7 +120,7 @@ impl Site {
 
 /// What the control plane knows at the start.
 pub(super) fn control() -> Control {
-    let mut control = Control::default();
+    let mut control = Control { hub: vec![CORE_V4.into(), CORE_V6.into()], ..Control::default() };
     for site in SITES {
         control.machines.insert(site.id, site.machine());
         if site.uses_exit {
@@ -167,7 +172,7 @@ pub(super) fn attach(
     let mut hub = format!("route add {v6}/128 dev {port}\n");
     if site.ipv4 {
         own.push_str(&format!(
-            "address add {v4}/24 dev eth0\nroute add 0.0.0.0/0 via 10.99.0.1 metric 4096\n"
+            "address add {v4}/24 dev eth0\nroute add 0.0.0.0/0 via {CORE_V4} metric 4096\n"
         ));
         hub.push_str(&format!("route add {v4}/32 dev {port}\n"));
     }
@@ -190,7 +195,7 @@ pub(super) fn attach(
 /// The hub of the underlay.
 pub(super) fn configure_core(core: &Namespace) -> Result<(), TopologyError> {
     prepare(core, true)?;
-    batch(core, "address add 10.99.0.1/32 dev lo\naddress add 2001:db8:99::1/128 dev lo nodad\n")
+    batch(core, &format!("address add {CORE_V4}/32 dev lo\naddress add {CORE_V6}/128 dev lo nodad\n"))
 }
 
 /// The way from the exit node to the internet.

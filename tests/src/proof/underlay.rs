@@ -60,9 +60,11 @@ pub fn what_leaves(tailnet: &MiniatureTailnet, agent: &mut Agent<'_>) -> Outcome
     })?;
     let exit = tailnet.exit().namespace();
     let at_rest = || -> Result<(Device, Totals), Box<dyn std::error::Error>> {
-        // Sessions are renewed and kept alive now and then: read until nothing moved meanwhile.
+        // Nothing is on its way any more.
+        Device::at_rest(exit, INTERNET)?;
+        // Peers are pinged and sessions kept alive all the time: read until nothing moved meanwhile.
         loop {
-            let device = Device::at_rest(exit, PEERS)?;
+            let device = Device::read(exit, PEERS)?;
             let totals = Totals::read(&agent.scrape()?);
             if Device::read(exit, PEERS)? == device {
                 return Ok((device, totals));

@@ -1,11 +1,14 @@
 //! A running data plane: its start, its configuration, its end.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::PORT;
-use super::keys::PrivateKey;
+use super::disco::DiscoTruth;
+use super::keys::Identity;
 use super::peers::{PeerConfig, PeerStats, PeerTable};
 use super::plane::{Plane, StateHook};
 use super::socket::UnderlaySocket;
@@ -39,14 +42,15 @@ impl Engine {
     pub fn start(
         namespace: &Namespace,
         tun: Tun,
-        identity: PrivateKey,
+        identity: Identity,
         peers: &[PeerConfig],
+        hub: Vec<IpAddr>,
         hook: StateHook,
     ) -> Result<Self, EngineError> {
         let sockets = namespace
             .run(|| Ok([UnderlaySocket::bind(PORT, false)?, UnderlaySocket::bind(PORT, true)?]))?
             .map_err(EngineError::Socket)?;
-        let table = PeerTable::new(&identity, peers, &PeerTable::default());
+        let table = PeerTable::new(&identity.key, peers, &PeerTable::default());
         let plane = Arc::new(Plane {
             tun,
             sockets,
@@ -54,6 +58,10 @@ impl Engine {
             table: RwLock::new(Arc::new(table)),
             hook,
             drops: AtomicU64::new(0),
+            hub,
+            stun_sent: AtomicU64::new(0),
+            stun_received: AtomicU64::new(0),
+            reaction: AtomicU64::new(0),
         });
         let mut threads = Threads::new().map_err(EngineError::Thread)?;
         let mut spawn = |name: &str, work: fn(&Plane, &Stop)| {
@@ -71,22 +79,41 @@ impl Engine {
         Ok(Self { _threads: threads, plane })
     }
 
-    /// Takes over what the control plane says now. A new identity ends all sessions; `None` keeps the old one.
-    pub fn configure(&self, identity: Option<&PrivateKey>, peers: &[PeerConfig]) {
+    /// Takes over what the control plane says now. A new node key ends all sessions; `None` keeps the old identity.
+    pub fn configure(&self, identity: Option<&Identity>, peers: &[PeerConfig]) {
         let mut own = self.plane.identity.write().unwrap_or_else(PoisonError::into_inner);
         let mut table = self.plane.table.write().unwrap_or_else(PoisonError::into_inner);
         let mut kept = Arc::clone(&table);
-        if let Some(identity) = identity.filter(|identity| identity.public() != own.public()) {
-            *own = identity.clone();
-            kept = Arc::default();
+        if let Some(identity) = identity {
+            if identity.key.public() != own.key.public() {
+                kept = Arc::default();
+            }
+            own.clone_from(identity);
         }
-        *table = Arc::new(PeerTable::new(&own, peers, &kept));
+        *table = Arc::new(PeerTable::new(&own.key, peers, &kept));
     }
 
     /// What is known about a peer; `None` for one that the engine does not have.
     #[must_use]
     pub fn peer_stats(&self, id: u64) -> Option<PeerStats> {
         self.plane.table().by_id(id).map(|peer| peer.stats())
+    }
+
+    /// The disco messages with a peer; `None` for one that the engine does not have.
+    #[must_use]
+    pub fn disco(&self, id: u64) -> Option<DiscoTruth> {
+        self.plane.table().by_id(id).map(|peer| peer.disco.truth())
+    }
+
+    /// STUN requests sent and answers received.
+    #[must_use]
+    pub fn stun(&self) -> (u64, u64) {
+        (self.plane.stun_sent.load(Ordering::Relaxed), self.plane.stun_received.load(Ordering::Relaxed))
+    }
+
+    /// Holds back every pong, and all that is received after the ping, for so long: a tailscaled that is busy.
+    pub fn set_reaction(&self, time: Duration) {
+        self.plane.reaction.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Packets that were thrown away: no peer for them, from an address the sender may not use, not decryptable.

@@ -5,9 +5,20 @@ use std::fmt;
 use boringtun::x25519;
 use rand::RngCore;
 
+use crate::underlay::disco::DiscoKey;
+
 /// A node's private key.
 #[derive(Clone)]
 pub struct PrivateKey(x25519::StaticSecret);
+
+/// What a node's data plane is known by.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its node key.
+    pub key: PrivateKey,
+    /// The key in its disco messages.
+    pub disco: DiscoKey,
+}
 
 /// A node's public key; printed as Tailscale does, `nodekey:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

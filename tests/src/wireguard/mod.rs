@@ -1,13 +1,17 @@
 //! The data plane of a node: real WireGuard messages between a TUN and a UDP socket, moved as tailscaled moves them.
 
+pub mod disco;
 pub mod engine;
 pub mod keys;
 pub mod peers;
 mod plane;
+mod receive;
 pub(crate) mod socket;
+mod timers;
 
+pub use disco::DiscoTruth;
 pub use engine::{Engine, EngineError};
-pub use keys::{PrivateKey, PublicKey};
+pub use keys::{Identity, PrivateKey, PublicKey};
 pub use peers::{InnerCounts, PeerConfig, PeerStats};
 pub use plane::{SessionState, StateHook};
 

@@ -9,7 +9,12 @@ use std::time::{Duration, SystemTime};
 use boringtun::noise::Tunn;
 use ipnet::IpNet;
 
+use super::disco::Exchange;
 use super::keys::{PrivateKey, PublicKey};
+use crate::underlay::disco::DiscoKey;
+
+/// A peer is active for so long after something was sent to it: `sessionActiveTimeout` (`wgengine/magicsock`).
+pub const SESSION_ACTIVE: Duration = Duration::from_secs(45);
 
 /// A peer as the control plane describes it to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +23,8 @@ pub struct PeerConfig {
     pub id: u64,
     /// Its public key.
     pub key: PublicKey,
+    /// The key in its disco messages.
+    pub disco: DiscoKey,
     /// Where it listens.
     pub endpoint: Option<SocketAddr>,
     /// What may come from it and goes to it; the longest prefix wins.
@@ -81,6 +88,7 @@ pub(super) struct Peer {
     last_write: AtomicU64,
     last_handshake: AtomicU64,
     inner: Inner,
+    pub(super) disco: Exchange,
     index: u32,
 }
 
@@ -103,6 +111,7 @@ impl Peer {
             last_write: AtomicU64::new(0),
             last_handshake: AtomicU64::new(0),
             inner: Inner::default(),
+            disco: Exchange::default(),
             index,
         }
     }
@@ -120,10 +129,17 @@ impl Peer {
         self.rx_packets.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn sent(&self, packets: usize, bytes: usize) {
+    /// Whether this made the peer active.
+    pub(super) fn sent(&self, packets: usize, bytes: usize) -> bool {
         self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.tx_packets.fetch_add(packets as u64, Ordering::Relaxed);
-        self.last_write.store(now(), Ordering::Relaxed);
+        let now = now();
+        !is_recent(self.last_write.swap(now, Ordering::Relaxed), now)
+    }
+
+    /// Something was sent to it within [`SESSION_ACTIVE`].
+    pub(super) fn is_active(&self) -> bool {
+        is_recent(self.last_write.load(Ordering::Relaxed), now())
     }
 
     pub(super) fn inner_received(&self, bytes: usize) {
@@ -171,6 +187,7 @@ pub(super) struct PeerTable {
     by_id: HashMap<u64, Arc<Peer>>,
     by_index: HashMap<u32, Arc<Peer>>,
     by_key: HashMap<PublicKey, Arc<Peer>>,
+    by_disco: HashMap<DiscoKey, Arc<Peer>>,
     /// Longest prefix first.
     routes: Vec<(IpNet, Arc<Peer>)>,
 }
@@ -188,6 +205,7 @@ impl PeerTable {
             table.by_id.insert(config.id, Arc::clone(&peer));
             table.by_index.insert(peer.index, Arc::clone(&peer));
             table.by_key.insert(config.key, Arc::clone(&peer));
+            table.by_disco.insert(config.disco, Arc::clone(&peer));
             table.routes.extend(config.allowed_ips.iter().map(|prefix| (*prefix, Arc::clone(&peer))));
         }
         table.routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
@@ -206,6 +224,10 @@ impl PeerTable {
         self.by_key.get(&key)
     }
 
+    pub(super) fn by_disco(&self, key: DiscoKey) -> Option<&Arc<Peer>> {
+        self.by_disco.get(&key)
+    }
+
     pub(super) fn by_id(&self, id: u64) -> Option<&Arc<Peer>> {
         self.by_id.get(&id)
     }
@@ -218,6 +240,11 @@ impl PeerTable {
 /// A panicking holder leaves counters and sessions as usable as before.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Both in nanoseconds since 1970; 0 is never.
+fn is_recent(at: u64, now: u64) -> bool {
+    at != 0 && u128::from(now.saturating_sub(at)) < SESSION_ACTIVE.as_nanos()
 }
 
 fn now() -> u64 {

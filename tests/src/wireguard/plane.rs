@@ -1,4 +1,4 @@
-//! The threads between the TUN and the underlay.
+//! What the threads of a data plane share, and the way from the TUN to the underlay.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -7,24 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use boringtun::noise::handshake::parse_handshake_anon;
-use boringtun::noise::{Packet, Tunn, TunnResult};
+use boringtun::noise::TunnResult;
 
-use super::keys::{PrivateKey, PublicKey};
+use super::keys::Identity;
 use super::peers::{Peer, PeerTable, lock};
 use super::socket::{MAX_BATCH, MAX_RECEIVE, MAX_SEGMENTS, UnderlaySocket};
 use crate::offload::vnet::VNET_HEADER_LEN;
-use crate::offload::{Coalescer, Segments, VnetHeader, ip, split};
+use crate::offload::{Segments, VnetHeader, ip, split};
 use crate::tun::{MAX_FRAME, Tun};
+use crate::underlay::disco::DiscoKey;
 use crate::wake::{Stop, Wake};
 
-/// How often timers are looked at; WireGuard's own are in seconds.
-const TICK: Duration = Duration::from_millis(100);
 /// What a message may be longer than its packet, and the length of the longest handshake message.
 const OVERHEAD: usize = 32;
-const HANDSHAKE_LEN: usize = 148;
-/// Receives of one batch; together they become as few TUN writes as possible.
-const RECEIVES_PER_BATCH: usize = 64;
+pub(super) const HANDSHAKE_LEN: usize = 148;
 
 /// What happened to the session with a peer, in the words of tailscaled's `PeerWireGuardState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +52,16 @@ pub type StateHook = Arc<dyn Fn(u64, SessionState) + Send + Sync>;
 pub(super) struct Plane {
     pub(super) tun: Tun,
     pub(super) sockets: [UnderlaySocket; 2],
-    pub(super) identity: RwLock<PrivateKey>,
+    pub(super) identity: RwLock<Identity>,
     pub(super) table: RwLock<Arc<PeerTable>>,
     pub(super) hook: StateHook,
     pub(super) drops: AtomicU64,
+    /// Who answers STUN.
+    pub(super) hub: Vec<IpAddr>,
+    pub(super) stun_sent: AtomicU64,
+    pub(super) stun_received: AtomicU64,
+    /// Nanoseconds that every pong is held back, as by a busy tailscaled.
+    pub(super) reaction: AtomicU64,
 }
 
 /// Multicast and link-local packets never leave a node (`wgengine/filter`).
@@ -72,15 +74,15 @@ fn stays_local(to: IpAddr) -> bool {
 }
 
 /// Buffers of one thread.
-struct Scratch {
+pub(super) struct Scratch {
     segments: Segments,
-    messages: Vec<u8>,
+    pub(super) messages: Vec<u8>,
     lengths: Vec<usize>,
-    plaintext: Vec<u8>,
+    pub(super) plaintext: Vec<u8>,
 }
 
 impl Scratch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             segments: Segments::default(),
             messages: vec![0; MAX_RECEIVE],
@@ -95,7 +97,15 @@ impl Plane {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn drop_packet(&self) {
+    pub(super) fn own(&self) -> Identity {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn disco_key(&self) -> DiscoKey {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).disco
+    }
+
+    pub(super) fn drop_packet(&self) {
         self.drops.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -161,7 +171,7 @@ impl Plane {
     }
 
     /// Sends messages that lie one after the other, as many at once as have the same length.
-    fn send(&self, peer: &Peer, mut messages: &[u8], mut lengths: &[usize]) {
+    pub(super) fn send(&self, peer: &Peer, mut messages: &[u8], mut lengths: &[usize]) {
         let Some(to) = peer.endpoint() else { return };
         let socket = &self.sockets[usize::from(to.is_ipv6())];
         while let Some(&segment) = lengths.first() {
@@ -175,140 +185,15 @@ impl Plane {
             if socket.send(to, &messages[..bytes], segment).is_err() {
                 self.drop_packet();
             }
-            peer.sent(count, bytes);
+            if peer.sent(count, bytes) {
+                self.heartbeat(peer);
+            }
             messages = &messages[bytes..];
             lengths = &lengths[count..];
         }
     }
-
-    pub(super) fn receive_loop(&self, socket: &UnderlaySocket, stop: &Stop) {
-        let mut buffer = vec![0; MAX_RECEIVE];
-        let mut scratch = Scratch::new();
-        let mut coalescer = Coalescer::default();
-        while matches!(stop.wait(socket.as_fd(), None), Ok(Wake::Ready | Wake::TimedOut)) {
-            let table = self.table();
-            for _ in 0..RECEIVES_PER_BATCH {
-                let Ok(received) = socket.receive(&mut buffer) else { break };
-                for datagram in buffer[..received.len].chunks(received.segment) {
-                    self.receive(&table, datagram, received.from, &mut scratch, &mut coalescer);
-                }
-            }
-            coalescer.drain(|write| {
-                if self.tun.write(write).is_err() {
-                    self.drop_packet();
-                }
-            });
-        }
-    }
-
-    fn receive(
-        &self,
-        table: &PeerTable,
-        datagram: &[u8],
-        from: SocketAddr,
-        scratch: &mut Scratch,
-        coalescer: &mut Coalescer,
-    ) {
-        let peer = match Tunn::parse_incoming_packet(datagram) {
-            Ok(Packet::HandshakeInit(initiation)) => {
-                let identity = self.identity.read().unwrap_or_else(PoisonError::into_inner).clone();
-                let public = identity.public().point();
-                parse_handshake_anon(identity.secret(), &public, &initiation)
-                    .ok()
-                    .and_then(|half| table.by_key(PublicKey(half.peer_static_public)))
-            }
-            Ok(Packet::HandshakeResponse(response)) => table.by_receiver_index(response.receiver_idx),
-            Ok(Packet::PacketCookieReply(reply)) => table.by_receiver_index(reply.receiver_idx),
-            Ok(Packet::PacketData(data)) => table.by_receiver_index(data.receiver_idx),
-            Err(_) => None,
-        };
-        let Some(peer) = peer else { return self.drop_packet() };
-        let mut tunnel = lock(&peer.tunnel);
-        let outcome = tunnel.decapsulate(Some(from.ip()), datagram, &mut scratch.plaintext);
-        if matches!(outcome, TunnResult::Err(_)) {
-            return self.drop_packet();
-        }
-        peer.received(datagram.len());
-        // Authenticated: the peer is where this came from.
-        if peer.endpoint() != Some(from) {
-            peer.set_endpoint(Some(from));
-        }
-        match outcome {
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                let source = ip::endpoints(packet).map(|(source, _)| source);
-                let owner = source.and_then(|source| table.route(source));
-                if owner.is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
-                    peer.inner_received(packet.len());
-                    coalescer.push(packet);
-                } else {
-                    self.drop_packet();
-                }
-            }
-            TunnResult::WriteToNetwork(reply) => {
-                let len = reply.len();
-                scratch.messages[..len].copy_from_slice(reply);
-                self.send(peer, &scratch.messages[..len], &[len]);
-                self.send_queued(peer, &mut tunnel, scratch);
-            }
-            _ => {}
-        }
-        drop(tunnel);
-        self.note_handshake(peer, datagram[0]);
-    }
-
-    /// Sends what waited for the handshake.
-    fn send_queued(&self, peer: &Peer, tunnel: &mut Tunn, scratch: &mut Scratch) {
-        while let TunnResult::WriteToNetwork(message) = tunnel.decapsulate(None, &[], &mut scratch.plaintext)
-        {
-            let len = message.len();
-            self.send(peer, message, &[len]);
-            // Without a session the library answers with an initiation and queues the packet again.
-            if len == HANDSHAKE_LEN && scratch.plaintext[0] == 1 {
-                break;
-            }
-        }
-    }
-
-    /// A handshake is complete for the initiator with the response, for the responder with the first data.
-    fn note_handshake(&self, peer: &Peer, message_type: u8) {
-        let complete = match message_type {
-            1 => {
-                peer.unconfirmed.store(true, Ordering::Relaxed);
-                false
-            }
-            2 => true,
-            4 => peer.unconfirmed.load(Ordering::Relaxed) && peer.unconfirmed.swap(false, Ordering::Relaxed),
-            _ => false,
-        };
-        if complete {
-            peer.completed_handshake();
-            (self.hook)(peer.id, SessionState::Established);
-        }
-    }
-
-    pub(super) fn timer_loop(&self, stop: &Stop) {
-        let mut buffer = vec![0; 2048];
-        while !stop.sleep(TICK) {
-            for peer in self.table().iter() {
-                let mut tunnel = lock(&peer.tunnel);
-                let had_session = tunnel.stats().0.is_some();
-                match tunnel.update_timers(&mut buffer) {
-                    TunnResult::WriteToNetwork(message) => {
-                        let len = message.len();
-                        let initiation = message.first() == Some(&1);
-                        self.send(peer, message, &[len]);
-                        drop(tunnel);
-                        if initiation {
-                            (self.hook)(peer.id, SessionState::Handshake);
-                        }
-                    }
-                    TunnResult::Err(_) if had_session => {
-                        drop(tunnel);
-                        (self.hook)(peer.id, SessionState::Expired);
-                    }
-                    _ => {}
-                }
-            }
-        }
+    /// Sends one datagram that is no WireGuard message; whether it left.
+    pub(super) fn send_alone(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        self.sockets[usize::from(to.is_ipv6())].send(to, datagram, datagram.len()).is_ok()
     }
 }

@@ -1,0 +1,184 @@
+//! WireGuard sessions by this node's own index. A row is taken when tailscaled chooses the index, or when a known peer
+//! uses one whose handshake went unseen; the agent frees it.
+
+use core::ptr::addr_of_mut;
+
+use tailgauge_ebpf::{
+    layout::{
+        ROLE_RESPONDER, ROLE_UNSEEN, SESSION_BLOCKS, SESSION_TAKEN, SESSION_WAYS, SILENCE_WINDOWS, Session,
+        UNATTRIBUTED, WireGuard, session_set,
+    },
+    sequence::{self, Field, Memory, RING},
+};
+
+use super::{
+    atomic::{add, compare_exchange},
+    health,
+    maps::{SESSION_SETS, SESSIONS, SETS, WIREGUARD},
+    windows,
+};
+
+/// No row.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A row as the memory of a sequence.
+struct Row(*mut Session);
+
+impl Row {
+    #[inline(always)]
+    fn field(&self, field: Field) -> *mut u64 {
+        // SAFETY: a word of the row.
+        unsafe { self.0.cast::<u64>().add(field as usize) }
+    }
+
+    #[inline(always)]
+    fn ring(&self, block: u64) -> *mut u64 {
+        // SAFETY: the mask keeps it within the ring.
+        unsafe { self.0.cast::<u64>().add(RING + (block as usize & (SESSION_BLOCKS - 1))) }
+    }
+}
+
+impl Memory for Row {
+    #[inline(always)]
+    fn get(&self, field: Field) -> u64 {
+        // SAFETY: within the row; words are read and written whole.
+        unsafe { self.field(field).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set(&self, field: Field, value: u64) {
+        // SAFETY: as above.
+        unsafe { self.field(field).write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn add(&self, field: Field, value: u64) {
+        // SAFETY: as above.
+        unsafe { add(self.field(field), value) }
+    }
+
+    #[inline(always)]
+    fn exchange(&self, field: Field, old: u64, new: u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { compare_exchange(self.field(field), old, new) }
+    }
+
+    #[inline(always)]
+    fn block(&self, block: u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { self.ring(block).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn exchange_block(&self, block: u64, old: u64, new: u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { compare_exchange(self.ring(block), old, new) }
+    }
+}
+
+/// The row of a session, or [`NONE`].
+#[inline(always)]
+pub(super) fn find(index: u32) -> u32 {
+    let set = session_set(index, SETS.load());
+    let Some(keys) = SESSION_SETS.get_ptr(set) else { return NONE };
+    let key = SESSION_TAKEN | u64::from(index);
+    let mut way = 0;
+    while way < SESSION_WAYS {
+        // SAFETY: within the row; words are read whole.
+        if unsafe { keys.cast::<u64>().add(way).read_volatile() } == key {
+            return set * SESSION_WAYS as u32 + way as u32;
+        }
+        way += 1;
+    }
+    NONE
+}
+
+/// Takes a row for a session that tailscaled, or a peer in `slot`, began just now; [`NONE`] when there is no room, and
+/// when it had been known before.
+#[inline(never)]
+pub(super) fn begin(index: u32, role: u32, slot: u32, endpoint: u64, now: u64) -> u32 {
+    if find(index) != NONE {
+        return NONE;
+    }
+    let set = session_set(index, SETS.load());
+    let Some(keys) = SESSION_SETS.get_ptr_mut(set) else { return NONE };
+    let mut way = 0;
+    while way < SESSION_WAYS {
+        // SAFETY: as above.
+        let free = unsafe {
+            compare_exchange(keys.cast::<u64>().add(way), 0, SESSION_TAKEN | u64::from(index)) == 0
+        };
+        if free {
+            let row = set * SESSION_WAYS as u32 + way as u32;
+            let Some(session) = SESSIONS.get_ptr_mut(row) else { return NONE };
+            let window = windows::current();
+            // SAFETY: a row of the map, zeroed when it was freed, which is ours until the index is used.
+            unsafe {
+                (*session).slot = slot;
+                (*session).started_at = now;
+                (*session).endpoint = endpoint;
+                // Where data came by UDP until now, the first message of the session is expected by UDP, too.
+                let flows = role != ROLE_UNSEEN
+                    && slot != UNATTRIBUTED
+                    && WIREGUARD.get_ptr(slot).is_some_and(|peer: *const WireGuard| {
+                        window.saturating_sub((*peer).data_window) <= SILENCE_WINDOWS
+                    });
+                if flows {
+                    (*session).data_window = window;
+                }
+                addr_of_mut!((*session).role).write_volatile(role);
+            }
+            return row;
+        }
+        way += 1;
+    }
+    health::session_without_room();
+    NONE
+}
+
+/// Takes in a transport message that came from `endpoint`, which belongs to `slot` as far as known. Returns the slot of
+/// the session.
+#[inline(always)]
+pub(super) fn receive(row: u32, counter: u64, slot: u32, endpoint: u64) -> u32 {
+    let Some(session) = SESSIONS.get_ptr_mut(row) else { return slot };
+    let window = windows::current();
+    // SAFETY: a row of the map.
+    let owner = unsafe {
+        let silence = window.saturating_sub((*session).data_window);
+        let same = (*session).endpoint == endpoint;
+        let continuous = same && silence <= SILENCE_WINDOWS;
+        if silence != 0 {
+            (*session).data_window = window;
+        }
+        if !same {
+            (*session).endpoint = endpoint;
+        }
+        let mut owner = (*session).slot;
+        if owner == UNATTRIBUTED && slot != UNATTRIBUTED {
+            owner = slot;
+            (*session).slot = slot;
+        }
+        sequence::receive(&Row(session), counter, continuous);
+        if silence != 0 || (*session).answered == 0 {
+            note(session, owner, window);
+        }
+        owner
+    };
+    if slot == UNATTRIBUTED { owner } else { slot }
+}
+
+/// Notes, in the peer's row, that data came, and that it completes a handshake that this node answered.
+#[inline(never)]
+unsafe fn note(session: *mut Session, slot: u32, window: u64) {
+    let Some(peer) = WIREGUARD.get_ptr_mut(slot) else { return };
+    // SAFETY: rows of their maps.
+    unsafe {
+        (*peer).data_window = window;
+        if (*session).answered == 0
+            && compare_exchange(addr_of_mut!((*session).answered), 0, 1) == 0
+            && (*session).role == ROLE_RESPONDER
+        {
+            add(addr_of_mut!((*peer).completed).cast::<u64>().add(ROLE_RESPONDER as usize - 1), 1);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Walks the messages of a datagram between tailscaled and the world; coalesced by GRO, it holds up to [`MAX_SEGMENTS`]
+//! of them. Data is counted on the way; the one message that is no data, usually the last, is left to `messages`.
+
+use core::{mem::MaybeUninit, ptr::addr_of_mut};
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_get_smp_processor_id, bpf_skb_load_bytes},
+};
+use tailgauge_ebpf::{
+    layout::{Kind, PathCounters, RECEIVE, ROLE_UNSEEN, TRANSMIT, UNATTRIBUTED, line_index},
+    message::{self, HEAD, KEEPALIVE, Message},
+    packet::{UDP_HEADER, V4},
+};
+
+use super::{
+    atomic::add,
+    attribution::Family as _,
+    endpoints::{self, fingerprint},
+    health,
+    maps::{CONTROL, EndpointWords, PEER_UNDERLAY, SHARDS},
+    messages, sessions,
+    tcp::now,
+};
+
+/// The kernel joins at most 64 datagrams (`UDP_GRO_CNT_MAX`) and splits into at most 128 (`UDP_MAX_SEGMENTS`).
+const MAX_SEGMENTS: u32 = 128;
+/// For kernels that send the last segment wrongly, tailscaled appends one of a single byte, which is no message.
+const SHORTEST: u32 = 2;
+
+/// A datagram, and how far it was walked.
+pub(super) struct Walk {
+    /// The other side, with the relay of the current message.
+    pub(super) endpoint: EndpointWords,
+    /// Its fingerprint.
+    pub(super) hash: u64,
+    /// Its peer.
+    pub(super) slot: u32,
+    /// The traffic of others, which this node relays.
+    pub(super) is_foreign: bool,
+    is_v6: bool,
+    /// Bytes before the payload, from the IP header on.
+    headers: u32,
+    /// Where the next message begins, from the start of the frame, and where the last one ends.
+    at: u32,
+    end: u32,
+    /// Length of all messages but the last.
+    size: u32,
+    /// Session of the last message, and its row.
+    index: u32,
+    row: u32,
+    /// Not counted yet.
+    skbs: u32,
+    packets: u32,
+    bytes: u32,
+    data: u32,
+    /// Messages that are no data, and the last of them.
+    others: u32,
+    pub(super) other_at: u32,
+    pub(super) other_length: u32,
+}
+
+/// Where the addresses of an IPv4 header are.
+const V4_ADDRESSES: u32 = 12;
+/// The same for IPv6.
+const V6_ADDRESSES: u32 = 8;
+
+/// Reads `T`, plain bytes, at `offset` of the frame.
+#[inline(always)]
+pub(super) fn load<T>(skb: *mut __sk_buff, offset: u32, into: &mut MaybeUninit<T>) -> bool {
+    // SAFETY: the helper writes all of `T` or fails.
+    unsafe { bpf_skb_load_bytes(skb.cast(), offset, into.as_mut_ptr().cast(), size_of::<T>() as u32) == 0 }
+}
+
+/// Follows a UDP datagram of tailscaled with its IP header at `offset` and its payload `headers` bytes later.
+#[inline(never)]
+pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, headers: u32, is_v6: u32) {
+    let mut endpoint: EndpointWords = [0; 3];
+    let mut addresses = MaybeUninit::<[u64; 4]>::uninit();
+    let mut ports = MaybeUninit::<[u16; 4]>::uninit();
+    let is_v6 = is_v6 != 0;
+    if is_v6 {
+        if load(skb, offset + V6_ADDRESSES, &mut addresses) {
+            // SAFETY: written by the helper.
+            let [a, b, c, d] = unsafe { addresses.assume_init() };
+            [endpoint[0], endpoint[1]] = if DIRECTION == RECEIVE { [a, b] } else { [c, d] };
+        }
+    } else {
+        let mut both = MaybeUninit::<u64>::uninit();
+        if load(skb, offset + V4_ADDRESSES, &mut both) {
+            // SAFETY: written by the helper.
+            let [a, b, c, d, e, f, g, h] = unsafe { both.assume_init() }.to_ne_bytes();
+            let address = if DIRECTION == RECEIVE { [a, b, c, d] } else { [e, f, g, h] };
+            endpoint[1] = V4::new(address).mapped()[1];
+        }
+    }
+    let mut own = 0;
+    if load(skb, offset + headers - UDP_HEADER, &mut ports) {
+        // SAFETY: written by the helper.
+        let [source, destination, ..] = unsafe { ports.assume_init() };
+        let other = if DIRECTION == RECEIVE { source } else { destination };
+        own = if DIRECTION == RECEIVE { destination } else { source };
+        endpoint[2] = u64::from(other);
+    }
+    let relay_port = CONTROL.get(0).map_or(0, |control| control.relay_port);
+    let is_foreign = relay_port != 0 && relay_port == u32::from(u16::from_be(own));
+    let hash = fingerprint(&endpoint);
+    // SAFETY: the context that the kernel passed.
+    let (end, size) = unsafe { ((*skb).len, (*skb).gso_size) };
+    let at = offset + headers;
+    let mut walk = Walk {
+        endpoint,
+        hash,
+        slot: if is_foreign { UNATTRIBUTED } else { endpoints::slot(&endpoint, hash) },
+        is_foreign,
+        is_v6,
+        headers,
+        at,
+        end,
+        size: if size == 0 { end.saturating_sub(at) } else { size },
+        index: 0,
+        row: sessions::NONE,
+        skbs: 1,
+        packets: 0,
+        bytes: 0,
+        data: 0,
+        others: 0,
+        other_at: 0,
+        other_length: 0,
+    };
+    segment::<DIRECTION>(skb, &mut walk);
+    if walk.at < walk.end {
+        if DIRECTION == TRANSMIT && walk.data != 0 {
+            rest_is_data(&mut walk);
+        } else {
+            walk_rest::<DIRECTION>(skb, &mut walk);
+        }
+    }
+    count::<DIRECTION>(&mut walk);
+    if walk.others != 0 {
+        if walk.others > 1 {
+            health::messages_unread(u64::from(walk.others - 1));
+        }
+        messages::handle::<DIRECTION>(skb, &walk);
+    }
+}
+
+/// tailscaled joins nothing but data for one peer (`coalesceMessages`, net/batching/conn_linux.go).
+#[inline(always)]
+fn rest_is_data(walk: &mut Walk) {
+    let bytes = walk.end - walk.at;
+    let packets = bytes.div_ceil(walk.size.max(1));
+    let last = bytes - (packets - 1) * walk.size;
+    walk.packets += packets;
+    walk.bytes += bytes + packets * walk.headers;
+    walk.data += packets - u32::from(last < KEEPALIVE);
+}
+
+#[inline(always)]
+fn walk_rest<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
+    for _ in 1..MAX_SEGMENTS {
+        if walk.at >= walk.end {
+            return;
+        }
+        segment::<DIRECTION>(skb, walk);
+    }
+    if walk.at < walk.end {
+        let bytes = walk.end - walk.at;
+        let packets = bytes.div_ceil(walk.size.max(1));
+        walk.packets += packets;
+        walk.bytes += bytes + packets * walk.headers;
+        health::messages_unread(u64::from(packets));
+    }
+}
+
+/// One message.
+#[inline(never)]
+fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
+    let at = walk.at;
+    let length = walk.size.min(walk.end.saturating_sub(at));
+    let relay = (walk.endpoint[2] >> 32) as u32;
+    let mut head = MaybeUninit::<[u8; HEAD]>::uninit();
+    let message = if length >= HEAD as u32 && load(skb, at, &mut head) {
+        // SAFETY: written by the helper.
+        message::read(unsafe { head.assume_init_ref() }, length)
+    } else {
+        Message { relay, ..Message::default() }
+    };
+    if message.relay != relay {
+        change_relay::<DIRECTION>(walk, message.relay);
+    }
+    walk.at = at + length.max(1);
+    walk.packets += 1;
+    walk.bytes += walk.headers + length;
+    if message.kind == Kind::Data {
+        walk.data += 1;
+        if DIRECTION == RECEIVE && !walk.is_foreign {
+            data(walk, message.receiver, message.counter);
+        }
+    } else if length >= SHORTEST {
+        walk.others += 1;
+        walk.other_at = at;
+        walk.other_length = length;
+    }
+}
+
+/// A transport message that arrived.
+#[inline(always)]
+fn data(walk: &mut Walk, index: u32, counter: u64) {
+    if walk.row == sessions::NONE || walk.index != index {
+        walk.index = index;
+        walk.row = sessions::find(index);
+        if walk.row == sessions::NONE && walk.slot != UNATTRIBUTED {
+            walk.row = sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now());
+        }
+    }
+    if walk.row != sessions::NONE {
+        let slot = sessions::receive(walk.row, counter, walk.slot, walk.hash);
+        if slot != walk.slot {
+            // The session proves who has moved to this endpoint.
+            endpoints::learn(&walk.endpoint, slot);
+            walk.slot = slot;
+        }
+    }
+}
+
+/// What came by one relay may be for several peers.
+#[inline(never)]
+fn change_relay<const DIRECTION: u32>(walk: &mut Walk, relay: u32) {
+    count::<DIRECTION>(walk);
+    walk.endpoint[2] = walk.endpoint[2] & 0xffff_ffff | u64::from(relay) << 32;
+    walk.hash = fingerprint(&walk.endpoint);
+    if !walk.is_foreign {
+        walk.slot = endpoints::slot(&walk.endpoint, walk.hash);
+    }
+}
+
+/// Adds what was walked since the last time to the peer's row.
+#[inline(never)]
+fn count<const DIRECTION: u32>(walk: &mut Walk) {
+    if walk.packets == 0 {
+        return;
+    }
+    let shards = SHARDS.load();
+    // SAFETY: the helper has no precondition.
+    let shard = unsafe { bpf_get_smp_processor_id() } & (shards - 1);
+    let index = line_index(walk.slot, shard, shards, DIRECTION);
+    let Some(line) = PEER_UNDERLAY.get_ptr_mut(index) else { return };
+    let path = usize::from(walk.is_v6) + 2 * usize::from(walk.endpoint[2] >> 32 != 0);
+    // SAFETY: a row of the map; the path is within bounds, which the verifier checks too.
+    unsafe {
+        let counters = addr_of_mut!((*line).path).cast::<PathCounters>().add(path);
+        add(addr_of_mut!((*counters).wire.packets), u64::from(walk.packets));
+        add(addr_of_mut!((*counters).wire.bytes), u64::from(walk.bytes));
+        add(addr_of_mut!((*counters).skbs), u64::from(walk.skbs));
+        add(addr_of_mut!((*counters).data), u64::from(walk.data));
+    }
+    (walk.skbs, walk.packets, walk.bytes, walk.data) = (0, 0, 0, 0);
+}

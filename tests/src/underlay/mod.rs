@@ -1,0 +1,7 @@
+//! What passes between the nodes of a tailnet below the tunnel: messages, and the packets that carry them.
+
+pub mod disco;
+pub mod hub;
+pub mod messages;
+pub mod packets;
+pub mod stun;
