@@ -172,7 +172,7 @@ mod tests {
         for (slot, started_at) in [(1, 100), (1, 106), (0, 100), (5, 100)] {
             initiations.open().push(Initiation { slot, started_at: seconds(started_at) });
         }
-        let mut failed_at = |initiations: &mut Initiations, now| {
+        let failed_at = |initiations: &mut Initiations, now| {
             let mut failed = Vec::new();
             initiations.settle(wall(900 + now), seconds(now), |slot| failed.push(slot));
             failed

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tailgauge_ebpf::layout::{SESSION_WAYS, Session, SessionSet, UNATTRIBUTED, maps};
+use tailgauge_ebpf::layout::{Session, SessionSet, UNATTRIBUTED, maps};
 use tailgauge_ebpf::sequence::settle;
 
 use super::KernelError;

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use proptest::prelude::*;
-use tailgauge_ebpf::layout::{ROLE_INITIATOR, ROLE_UNSEEN, SESSION_TAKEN, WINDOW_NANOSECONDS};
+use tailgauge_ebpf::layout::{ROLE_INITIATOR, ROLE_UNSEEN, SESSION_TAKEN, SESSION_WAYS, WINDOW_NANOSECONDS};
 use tailgauge_ebpf::sequence::receive;
 
 use super::*;
