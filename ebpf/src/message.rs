@@ -73,6 +73,39 @@ pub fn read(head: &[u8; HEAD], length: u32) -> Message {
     if fits { message } else { Message { relay, ..Message::default() } }
 }
 
+/// What matters of a transport message, without the time to tell the others apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// As in [`Message`].
+    pub relay: u32,
+    /// 1 for a transport message; what follows means nothing in any other.
+    pub is_data: u32,
+    /// As in [`Message`].
+    pub receiver: u32,
+    /// As in [`Message`].
+    pub counter: u64,
+}
+
+/// Reads as much as [`Transport`] holds.
+#[inline(always)]
+#[must_use]
+pub fn read_transport(head: &[u8; HEAD], length: u32) -> Transport {
+    let relay = relay(head);
+    let [words @ .., _, _, _, _, _, _, _, _] = *head;
+    let [_, _, _, _, _, _, _, _, relayed @ ..] = *head;
+    let (inner, length) =
+        if relay == 0 { (words, length) } else { (relayed, length.saturating_sub(RELAY_HEADER)) };
+    let [t0, t1, t2, t3, a0, a1, a2, a3, b0, b1, b2, b3, b4, b5, b6, b7] = inner;
+    let is_wireguard = relay == 0 || head[3] == RELAYED_WIREGUARD[1];
+    let is_data = [t0, t1, t2, t3] == [4, 0, 0, 0] && length >= KEEPALIVE && is_wireguard;
+    Transport {
+        relay,
+        is_data: is_data as u32,
+        receiver: u32::from_le_bytes([a0, a1, a2, a3]),
+        counter: u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
+    }
+}
+
 /// The identifier of a relayed message plus one; 0 when it is not relayed.
 #[inline(always)]
 #[must_use]

@@ -54,6 +54,15 @@ pub trait Memory {
     fn block(&self, block: u64) -> u64;
     /// Replaces a word of the ring; returns what was there.
     fn exchange_block(&self, block: u64, old: u64, new: u64) -> u64;
+    /// Calls [`open_block`] for every block from `first` to `last`, which are no more than the ring has. False if these
+    /// are too many to do so.
+    fn open_blocks(&self, first: u64, last: u64) -> bool
+    where
+        Self: Sized,
+    {
+        (first..=last).for_each(|block| open_block(self, block));
+        true
+    }
 }
 
 /// A word of the ring for `block` with the counters `seen`.
@@ -104,36 +113,33 @@ fn contended<M: Memory>(session: &M, counter: u64, continuous: bool) {
 /// The session went from `next` to beyond `counter`, which came just now.
 #[inline(always)]
 fn advance<M: Memory>(session: &M, counter: u64, next: u64, continuous: bool) {
+    session.add(Field::Received, 1);
+    // Usually it is the next one, in a block that is open.
     if counter == next && see(session, counter) == Seen::First {
-        // The usual case.
-    } else if counter == next || continuous {
-        open(session, counter, next);
+        return;
+    }
+    if (counter == next || continuous) && open(session, counter, next) {
         see(session, counter);
     } else {
         skip(session, counter, next);
     }
-    session.add(Field::Received, 1);
 }
 
-/// Opens the blocks of all counters from `next` to `counter`.
+/// Opens the blocks of all counters from `next` to `counter`; false if these are too many.
 #[inline(never)]
-fn open<M: Memory>(session: &M, counter: u64, next: u64) {
-    let last = counter / BLOCK;
-    let mut block = next / BLOCK;
+fn open<M: Memory>(session: &M, counter: u64, next: u64) -> bool {
+    let (first, last) = (next / BLOCK, counter / BLOCK);
     let room = SESSION_BLOCKS as u64 - 1;
-    if last - block > room {
-        // The first block may be in use already; those after it that do not even fit into the ring are lost as a whole.
-        open_block(session, block);
-        session.add(Field::Lost, (last - room - block - 1) * BLOCK);
-        block = last - room;
+    if last - first <= room {
+        return session.open_blocks(first, last);
     }
-    for _ in 0..SESSION_BLOCKS {
-        if block > last {
-            break;
-        }
-        open_block(session, block);
-        block += 1;
+    // The first block may be in use already; those after it that do not even fit into the ring are lost as a whole.
+    open_block(session, first);
+    if !session.open_blocks(last - room, last) {
+        return false;
     }
+    session.add(Field::Lost, (last - room - first - 1) * BLOCK);
+    true
 }
 
 /// The counters from `next` to before `counter` may have come another way.
@@ -159,7 +165,7 @@ fn skip<M: Memory>(session: &M, counter: u64, next: u64) {
 
 /// Gives a block its word of the ring. What is missing of the block that had it is lost.
 #[inline(always)]
-fn open_block<M: Memory>(session: &M, block: u64) {
+pub fn open_block<M: Memory>(session: &M, block: u64) {
     let before = session.block(block);
     if tag(before) <= block && session.exchange_block(block, before, word(block, 0)) == before && before != 0
     {

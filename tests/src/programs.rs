@@ -1,6 +1,6 @@
 //! The committed kernel programs, loaded with maps of a chosen size and fed packets by `BPF_PROG_TEST_RUN`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -8,8 +8,9 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult},
 };
 use tailgauge_ebpf::layout::{
-    Connection, Control, DIRECTIONS, FlowKey, Handshake, Health, Line, Ports, RECEIVE, TRANSMIT, Tcp,
-    UNDERLAY_DEVICES, Underlay, UnderlayLine, Windows, globals, line_index, maps, programs,
+    Connection, Control, DIRECTIONS, Endpoint, FlowKey, Handshake, Health, Line, Messages, PeerUnderlayLine,
+    Ports, RECEIVE, SESSION_TAKEN, SESSION_WAYS, Session, SessionSet, TRANSMIT, Tcp, UNDERLAY_DEVICES,
+    Underlay, UnderlayLine, Windows, WireGuard, globals, line_index, maps, programs, session_set,
 };
 
 /// The object that the agent embeds.
@@ -45,11 +46,15 @@ pub struct Sizes {
     pub shards: u32,
     /// Entries of HANDSHAKES and CONNECTIONS.
     pub flows: u32,
+    /// Rows of SESSION_SETS, a power of two.
+    pub sets: u32,
+    /// Whether the programs may use `bpf_loop`.
+    pub has_loop: bool,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { slots: 16, shards: 2, flows: 1024 }
+        Self { slots: 16, shards: 2, flows: 1024, sets: 8, has_loop: true }
     }
 }
 
@@ -69,6 +74,8 @@ impl Programs {
         let mut ebpf = EbpfLoader::new()
             .override_global(globals::SLOTS, &sizes.slots, true)
             .override_global(globals::SHARDS, &sizes.shards, true)
+            .override_global(globals::SETS, &sizes.sets, true)
+            .override_global(globals::HAS_LOOP, &u32::from(sizes.has_loop), true)
             .map_max_entries(maps::COUNTERS, sizes.slots * sizes.shards * DIRECTIONS)
             .map_max_entries(maps::WINDOWS, sizes.slots + 2)
             .map_max_entries(maps::TCP, sizes.slots)
@@ -77,6 +84,10 @@ impl Programs {
             .map_max_entries(maps::PEERS_V6, sizes.slots * 2)
             .map_max_entries(maps::HANDSHAKES, sizes.flows)
             .map_max_entries(maps::CONNECTIONS, sizes.flows)
+            .map_max_entries(maps::PEER_UNDERLAY, sizes.slots * sizes.shards * DIRECTIONS)
+            .map_max_entries(maps::WIREGUARD, sizes.slots)
+            .map_max_entries(maps::SESSION_SETS, sizes.sets)
+            .map_max_entries(maps::SESSIONS, sizes.sets * SESSION_WAYS as u32)
             .load(OBJECT)?;
         for name in [
             programs::TUNNEL_INGRESS,
@@ -168,6 +179,83 @@ impl Programs {
             }
         }
         Ok(sum)
+    }
+
+    /// What went between tailscaled and the peer of a slot over UDP, summed over the shards.
+    ///
+    /// # Errors
+    /// When there is no such slot.
+    pub fn peer_underlay(&self, slot: u32, direction: u32) -> Result<PeerUnderlayLine, Error> {
+        let mut sum = PeerUnderlayLine::default();
+        for shard in 0..self.sizes.shards {
+            let index = line_index(slot, shard, self.sizes.shards, direction);
+            let line: PeerUnderlayLine =
+                self.row::<_, { size_of::<PeerUnderlayLine>() }>(maps::PEER_UNDERLAY, index)?;
+            for (sum, path) in sum.path.iter_mut().zip(line.path) {
+                sum.wire.packets += path.wire.packets;
+                sum.wire.bytes += path.wire.bytes;
+                sum.skbs += path.skbs;
+                sum.data += path.data;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Handshakes and disco of a slot.
+    ///
+    /// # Errors
+    /// When there is no such slot.
+    pub fn wireguard(&self, slot: u32) -> Result<WireGuard, Error> {
+        self.row::<WireGuard, { size_of::<WireGuard>() }>(maps::WIREGUARD, slot)
+    }
+
+    /// Messages of tailscaled as a whole.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn messages(&self) -> Result<Messages, Error> {
+        self.row::<Messages, { size_of::<Messages>() }>(maps::MESSAGES, 0)
+    }
+
+    /// The WireGuard session with this index, if one is followed.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    pub fn session(&self, index: u32) -> Result<Option<Session>, Error> {
+        let set = session_set(index, self.sizes.sets);
+        let keys: SessionSet = self.row::<_, { size_of::<SessionSet>() }>(maps::SESSION_SETS, set)?;
+        let way = keys.keys.iter().position(|key| *key == SESSION_TAKEN | u64::from(index));
+        let Some(way) = way else { return Ok(None) };
+        let row = set * SESSION_WAYS as u32 + way as u32;
+        self.row::<Session, { size_of::<Session>() }>(maps::SESSIONS, row).map(Some)
+    }
+
+    /// Gives an endpoint to a slot, on a relay with its network identifier.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn add_endpoint(&mut self, at: SocketAddr, vni: Option<u32>, slot: u32) -> Result<(), Error> {
+        let address = match at.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let endpoint = Endpoint {
+            address: address.octets(),
+            port: at.port().to_be_bytes(),
+            padding: [0; 2],
+            relay: vni.map_or(0, |vni| vni + 1),
+        };
+        HashMap::<_, Endpoint, u32>::try_from(self.map_mut(maps::ENDPOINTS)?)?.insert(endpoint, slot, 0)?;
+        Ok(())
+    }
+
+    /// Gives a disco key to a slot.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn add_disco_key(&mut self, key: [u8; 32], slot: u32) -> Result<(), Error> {
+        HashMap::<_, [u8; 32], u32>::try_from(self.map_mut(maps::DISCO_KEYS)?)?.insert(key, slot, 0)?;
+        Ok(())
     }
 
     /// Counters of a slot, summed over the shards.

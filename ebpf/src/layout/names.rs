@@ -80,6 +80,9 @@ pub mod globals {
     pub const SLOTS: &str = "SLOTS";
     /// `u32`, power of two: rows of [`super::maps::SESSION_SETS`].
     pub const SETS: &str = "SETS";
+    /// `u32`: non-zero where the kernel has the helper `bpf_loop`, since 5.17. Without it, long super-packets are not
+    /// read to their end, and long gaps of a session not judged.
+    pub const HAS_LOOP: &str = "HAS_LOOP";
     /// `u32`: arguments of the tracepoint `kfree_skb`. Since 5.17 the third is the reason, since 6.11 the fourth the
     /// socket that should have got the packet.
     pub const DROP_ARGUMENTS: &str = "DROP_ARGUMENTS";

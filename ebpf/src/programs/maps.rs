@@ -4,7 +4,7 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use tailgauge_ebpf::{
     layout::{
@@ -13,6 +13,8 @@ use tailgauge_ebpf::{
     },
     packet::{V4, V6},
 };
+
+use super::walk::Walk;
 
 /// Shards of a slot, a power of two.
 #[unsafe(no_mangle)]
@@ -23,6 +25,9 @@ pub(super) static SLOTS: Global<u32> = Global::new(1);
 /// Rows of [`SESSION_SETS`], a power of two.
 #[unsafe(no_mangle)]
 pub(super) static SETS: Global<u32> = Global::new(1);
+/// Whether the kernel has `bpf_loop`.
+#[unsafe(no_mangle)]
+pub(super) static HAS_LOOP: Global<u32> = Global::new(0);
 /// What the loader finds out about the running kernel: see `layout::globals`.
 #[unsafe(no_mangle)]
 pub(super) static DROP_ARGUMENTS: Global<u32> = Global::new(0);
@@ -105,3 +110,7 @@ pub(super) static DISCO: LruHashMap<EndpointWords, Disco> = LruHashMap::with_max
 
 /// An `Endpoint` as words, so that it is not handled byte by byte.
 pub(super) type EndpointWords = [u64; 3];
+
+/// The datagram that a CPU is at.
+#[map]
+pub(super) static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);

@@ -37,7 +37,7 @@ pub(super) fn handle<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &Walk) {
         Message::default()
     };
     seen::<DIRECTION>(message.kind);
-    if walk.is_foreign {
+    if walk.is_foreign != 0 {
         return;
     }
     match message.kind {

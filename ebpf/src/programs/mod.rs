@@ -8,6 +8,7 @@ mod counting;
 mod drops;
 mod endpoints;
 mod filter;
+mod forget;
 mod handshake;
 mod health;
 mod histogram;

@@ -1,8 +1,12 @@
 //! WireGuard sessions by this node's own index. A row is taken when tailscaled chooses the index, or when a known peer
 //! uses one whose handshake went unseen; the agent frees it.
 
-use core::ptr::addr_of_mut;
+use core::{
+    ffi::c_void,
+    ptr::{self, addr_of_mut},
+};
 
+use aya_ebpf::helpers::bpf_loop;
 use tailgauge_ebpf::{
     layout::{
         ROLE_RESPONDER, ROLE_UNSEEN, SESSION_BLOCKS, SESSION_TAKEN, SESSION_WAYS, SILENCE_WINDOWS, Session,
@@ -14,7 +18,7 @@ use tailgauge_ebpf::{
 use super::{
     atomic::{add, compare_exchange},
     health,
-    maps::{SESSION_SETS, SESSIONS, SETS, WIREGUARD},
+    maps::{HAS_LOOP, SESSION_SETS, SESSIONS, SETS, WIREGUARD},
     windows,
 };
 
@@ -74,6 +78,42 @@ impl Memory for Row {
         // SAFETY: as above.
         unsafe { compare_exchange(self.ring(block), old, new) }
     }
+
+    #[inline(always)]
+    fn open_blocks(&self, first: u64, last: u64) -> bool {
+        let count = last - first + 1;
+        if HAS_LOOP.load() == 0 {
+            if count > BLOCKS_WITHOUT_LOOP {
+                return false;
+            }
+            sequence::open_block(self, first);
+            sequence::open_block(self, last);
+            return true;
+        }
+        let mut opening = Opening { session: self.0, first };
+        // SAFETY: the callback gets `opening`, which outlives the call.
+        unsafe {
+            bpf_loop(count as u32, open_next as *mut c_void, ptr::from_mut(&mut opening).cast(), 0);
+        }
+        true
+    }
+}
+
+/// Blocks that can be opened without a loop.
+const BLOCKS_WITHOUT_LOOP: u64 = 2;
+
+/// Blocks of a session from `first` on that are to be opened.
+struct Opening {
+    session: *mut Session,
+    first: u64,
+}
+
+/// Callback of `bpf_loop`.
+unsafe extern "C" fn open_next(place: u32, opening: *mut Opening) -> i64 {
+    // SAFETY: what `open_blocks` passed.
+    let (row, first) = unsafe { (Row((*opening).session), (*opening).first) };
+    sequence::open_block(&row, first + u64::from(place));
+    0
 }
 
 /// The row of a session, or [`NONE`].
@@ -165,6 +205,15 @@ pub(super) fn receive(row: u32, counter: u64, slot: u32, endpoint: u64) -> u32 {
         owner
     };
     if slot == UNATTRIBUTED { owner } else { slot }
+}
+
+/// Messages of the session passed unread: what is missing before the next one is no loss.
+#[inline(always)]
+pub(super) fn interrupt(row: u32) {
+    if let Some(session) = SESSIONS.get_ptr_mut(row) {
+        // SAFETY: a row of the map.
+        unsafe { addr_of_mut!((*session).data_window).write_volatile(0) };
+    }
 }
 
 /// Notes, in the peer's row, that data came, and that it completes a handshake that this node answered.

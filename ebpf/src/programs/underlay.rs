@@ -2,10 +2,7 @@
 //!
 //! On egress the mark tells, on ingress the UDP port. Any other packet leaves after one comparison.
 
-use core::{
-    arch::asm,
-    ptr::{addr_of, addr_of_mut},
-};
+use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_get_smp_processor_id};
 use tailgauge_ebpf::{
@@ -20,6 +17,7 @@ use tailgauge_ebpf::{
 use super::{
     atomic::add,
     attribution::{Family, class},
+    forget::forgotten,
     maps::{CONTROL, PORTS, SHARDS, UNDERLAY, UNDERLAY_COUNTERS},
     skb::{Linear, Rest},
     walk::follow,
@@ -53,15 +51,6 @@ struct Place {
     row: u32,
     is_ethernet: bool,
     offset: u32,
-}
-
-/// The same number, about which the verifier forgets what it has learned from comparisons: it would follow the rest
-/// of the program anew for each value. Older kernels do so even where the value does not matter.
-#[inline(always)]
-fn forgotten(mut value: u64) -> u64 {
-    // SAFETY: arithmetic without effect.
-    unsafe { asm!("{0} |= 0", inout(reg) value, options(pure, nomem, nostack)) };
-    value
 }
 
 /// Kind of a packet with either mark.
@@ -263,7 +252,7 @@ fn datagram<const DIRECTION: u32, A: Family>(packet: &Packet<A>, ports: [u8; 4])
     if !matches!(packet.transport, Transport::Udp) || !listens::<A>(u16::from_be_bytes(own)) {
         return FOREIGN;
     }
-    let found = u64::from(packet.headers) | u64::from(A::BITS == V6::BITS) << IS_V6;
+    let found = forgotten(u64::from(packet.headers) | u64::from(A::BITS == V6::BITS) << IS_V6);
     if DIRECTION == TRANSMIT {
         return found;
     }

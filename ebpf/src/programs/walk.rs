@@ -1,15 +1,19 @@
 //! Walks the messages of a datagram between tailscaled and the world; coalesced by GRO, it holds up to [`MAX_SEGMENTS`]
 //! of them. Data is counted on the way; the one message that is no data, usually the last, is left to `messages`.
 
-use core::{mem::MaybeUninit, ptr::addr_of_mut};
+use core::{
+    ffi::c_void,
+    mem::MaybeUninit,
+    ptr::{self, addr_of_mut},
+};
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_get_smp_processor_id, bpf_skb_load_bytes},
+    helpers::{bpf_get_smp_processor_id, bpf_loop, bpf_skb_load_bytes},
 };
 use tailgauge_ebpf::{
-    layout::{Kind, PathCounters, RECEIVE, ROLE_UNSEEN, TRANSMIT, UNATTRIBUTED, line_index},
-    message::{self, HEAD, KEEPALIVE, Message},
+    layout::{PathCounters, RECEIVE, ROLE_UNSEEN, TRANSMIT, UNATTRIBUTED, line_index},
+    message::{self, HEAD, KEEPALIVE, Transport},
     packet::{UDP_HEADER, V4},
 };
 
@@ -18,17 +22,22 @@ use super::{
     attribution::Family as _,
     endpoints::{self, fingerprint},
     health,
-    maps::{CONTROL, EndpointWords, PEER_UNDERLAY, SHARDS},
+    maps::{CONTROL, EndpointWords, HAS_LOOP, PEER_UNDERLAY, SHARDS, WALK},
     messages, sessions,
     tcp::now,
 };
 
 /// The kernel joins at most 64 datagrams (`UDP_GRO_CNT_MAX`) and splits into at most 128 (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: u32 = 128;
+/// The same where there is no `bpf_loop`: the verifier would follow each message anew.
+const SEGMENTS_WITHOUT_LOOP: u32 = 8;
 /// For kernels that send the last segment wrongly, tailscaled appends one of a single byte, which is no message.
 const SHORTEST: u32 = 2;
 
-/// A datagram, and how far it was walked.
+/// A datagram, and how far it was walked. In a map, of whose contents the verifier knows nothing: on the stack, it would
+/// follow every message of a super-packet anew.
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub(super) struct Walk {
     /// The other side, with the relay of the current message.
     pub(super) endpoint: EndpointWords,
@@ -37,8 +46,8 @@ pub(super) struct Walk {
     /// Its peer.
     pub(super) slot: u32,
     /// The traffic of others, which this node relays.
-    pub(super) is_foreign: bool,
-    is_v6: bool,
+    pub(super) is_foreign: u32,
+    is_v6: u32,
     /// Bytes before the payload, from the IP header on.
     headers: u32,
     /// Where the next message begins, from the start of the frame, and where the last one ends.
@@ -103,17 +112,20 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
         endpoint[2] = u64::from(other);
     }
     let relay_port = CONTROL.get(0).map_or(0, |control| control.relay_port);
-    let is_foreign = relay_port != 0 && relay_port == u32::from(u16::from_be(own));
+    let is_foreign = u32::from(relay_port != 0 && relay_port == u32::from(u16::from_be(own)));
     let hash = fingerprint(&endpoint);
     // SAFETY: the context that the kernel passed.
     let (end, size) = unsafe { ((*skb).len, (*skb).gso_size) };
     let at = offset + headers;
-    let mut walk = Walk {
+    let Some(walk) = WALK.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's row, which nobody else uses until the program ends.
+    let walk = unsafe { &mut *walk };
+    *walk = Walk {
         endpoint,
         hash,
-        slot: if is_foreign { UNATTRIBUTED } else { endpoints::slot(&endpoint, hash) },
+        slot: if is_foreign != 0 { UNATTRIBUTED } else { endpoints::slot(&endpoint, hash) },
         is_foreign,
-        is_v6,
+        is_v6: u32::from(is_v6),
         headers,
         at,
         end,
@@ -128,20 +140,20 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
         other_at: 0,
         other_length: 0,
     };
-    segment::<DIRECTION>(skb, &mut walk);
+    segment::<DIRECTION>(skb, walk);
     if walk.at < walk.end {
         if DIRECTION == TRANSMIT && walk.data != 0 {
-            rest_is_data(&mut walk);
+            rest_is_data(walk);
         } else {
-            walk_rest::<DIRECTION>(skb, &mut walk);
+            walk_rest::<DIRECTION>(skb, walk);
         }
     }
-    count::<DIRECTION>(&mut walk);
+    count::<DIRECTION>(walk);
     if walk.others != 0 {
         if walk.others > 1 {
             health::messages_unread(u64::from(walk.others - 1));
         }
-        messages::handle::<DIRECTION>(skb, &walk);
+        messages::handle::<DIRECTION>(skb, walk);
     }
 }
 
@@ -158,11 +170,20 @@ fn rest_is_data(walk: &mut Walk) {
 
 #[inline(always)]
 fn walk_rest<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
-    for _ in 1..MAX_SEGMENTS {
-        if walk.at >= walk.end {
-            return;
+    if HAS_LOOP.load() == 0 {
+        for _ in 1..SEGMENTS_WITHOUT_LOOP {
+            if walk.at >= walk.end {
+                return;
+            }
+            segment::<DIRECTION>(skb, walk);
         }
-        segment::<DIRECTION>(skb, walk);
+    } else {
+        let mut step = Step { skb, walk };
+        // SAFETY: the callback gets `step`, which outlives the call.
+        unsafe {
+            let next = next_segment::<DIRECTION> as *mut c_void;
+            bpf_loop(MAX_SEGMENTS - 1, next, ptr::from_mut(&mut step).cast(), 0);
+        }
     }
     if walk.at < walk.end {
         let bytes = walk.end - walk.at;
@@ -170,7 +191,25 @@ fn walk_rest<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
         walk.packets += packets;
         walk.bytes += bytes + packets * walk.headers;
         health::messages_unread(u64::from(packets));
+        sessions::interrupt(walk.row);
     }
+}
+
+/// What the callback needs.
+struct Step {
+    skb: *mut __sk_buff,
+    walk: *mut Walk,
+}
+
+/// Callback of `bpf_loop`: non-zero ends it.
+unsafe extern "C" fn next_segment<const DIRECTION: u32>(_place: u32, step: *mut Step) -> i64 {
+    // SAFETY: what `walk_rest` passed.
+    let (skb, walk) = unsafe { ((*step).skb, &mut *(*step).walk) };
+    if walk.at >= walk.end {
+        return 1;
+    }
+    segment::<DIRECTION>(skb, walk);
+    0
 }
 
 /// One message.
@@ -182,9 +221,9 @@ fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
     let mut head = MaybeUninit::<[u8; HEAD]>::uninit();
     let message = if length >= HEAD as u32 && load(skb, at, &mut head) {
         // SAFETY: written by the helper.
-        message::read(unsafe { head.assume_init_ref() }, length)
+        message::read_transport(unsafe { head.assume_init_ref() }, length)
     } else {
-        Message { relay, ..Message::default() }
+        Transport { relay, ..Transport::default() }
     };
     if message.relay != relay {
         change_relay::<DIRECTION>(walk, message.relay);
@@ -192,9 +231,9 @@ fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
     walk.at = at + length.max(1);
     walk.packets += 1;
     walk.bytes += walk.headers + length;
-    if message.kind == Kind::Data {
+    if message.is_data != 0 {
         walk.data += 1;
-        if DIRECTION == RECEIVE && !walk.is_foreign {
+        if DIRECTION == RECEIVE && walk.is_foreign == 0 {
             data(walk, message.receiver, message.counter);
         }
     } else if length >= SHORTEST {
@@ -230,7 +269,7 @@ fn change_relay<const DIRECTION: u32>(walk: &mut Walk, relay: u32) {
     count::<DIRECTION>(walk);
     walk.endpoint[2] = walk.endpoint[2] & 0xffff_ffff | u64::from(relay) << 32;
     walk.hash = fingerprint(&walk.endpoint);
-    if !walk.is_foreign {
+    if walk.is_foreign == 0 {
         walk.slot = endpoints::slot(&walk.endpoint, walk.hash);
     }
 }
@@ -246,7 +285,7 @@ fn count<const DIRECTION: u32>(walk: &mut Walk) {
     let shard = unsafe { bpf_get_smp_processor_id() } & (shards - 1);
     let index = line_index(walk.slot, shard, shards, DIRECTION);
     let Some(line) = PEER_UNDERLAY.get_ptr_mut(index) else { return };
-    let path = usize::from(walk.is_v6) + 2 * usize::from(walk.endpoint[2] >> 32 != 0);
+    let path = (walk.is_v6 & 1) as usize + 2 * usize::from(walk.endpoint[2] >> 32 != 0);
     // SAFETY: a row of the map; the path is within bounds, which the verifier checks too.
     unsafe {
         let counters = addr_of_mut!((*line).path).cast::<PathCounters>().add(path);
