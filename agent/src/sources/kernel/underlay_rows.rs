@@ -23,7 +23,7 @@ use crate::model::kernel::Kernel;
 use crate::model::tailnet::Path;
 
 /// Sweeps for which a slot that moved is looked at each time.
-const WARM: u8 = 30;
+const WARM: u8 = 10;
 /// Silent slots that are looked at each time, and the part of all slots.
 const COLD: u32 = 1024;
 const COLD_PART: u32 = 8;
@@ -83,8 +83,10 @@ type Lines = [PeerUnderlayLine; DIRECTIONS as usize];
 /// What is remembered of a slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Watched {
-    /// Packets at the last sweep, all of them added up.
-    packets: u64,
+    /// All counters added up, at the last reading.
+    read: u64,
+    /// The same at the last sweep.
+    swept: u64,
     /// Data sent by path at the last sweep.
     sent: [u64; UDP_PATHS],
     /// Sweeps for which it is still looked at each time. The last one waits for a reading.
@@ -185,15 +187,17 @@ impl UnderlayRows {
             if is_active(slot) {
                 self.watched[slot as usize].warm = WARM;
             }
-            if self.watched[slot as usize].warm > 0 || cold.contains(&slot) {
-                let sum = self.sum(slot, |row, line| self.lines.load(row, line));
-                let (known, watched) =
-                    (&mut kernel.peer_underlay[slot as usize], &mut self.watched[slot as usize]);
+            let watched = self.watched[slot as usize];
+            if watched.warm > 0 || cold.contains(&slot) {
+                let total = self.total(slot);
+                if watched.read != total {
+                    kernel.peer_underlay[slot as usize] =
+                        self.sum(slot, |row, line| self.lines.load(row, line));
+                }
+                let watched = &mut self.watched[slot as usize];
                 watched.warm = if watched.warm == 1 { 0 } else { watched.warm };
-                if *known != sum {
-                    *known = sum;
-                    watched.warm = WARM;
-                    watched.stale = READS_AFTER_CHANGE;
+                if watched.read != total {
+                    *watched = Watched { read: total, warm: WARM, stale: READS_AFTER_CHANGE, ..*watched };
                 }
             }
             any_stale |= self.watched[slot as usize].stale > 0;
@@ -221,11 +225,11 @@ impl UnderlayRows {
             if watched.warm == 0 && !cold.contains(&slot) {
                 continue;
             }
-            let packets = self.packets(slot);
+            let total = self.total(slot);
             // Not less than one: whoever reads the counters must have seen what moved last.
             watched.warm =
-                if packets == watched.packets { watched.warm.min(watched.warm.max(2) - 1) } else { WARM };
-            watched.packets = packets;
+                if total == watched.swept { watched.warm.min(watched.warm.max(2) - 1) } else { WARM };
+            watched.swept = total;
             if watched.warm == WARM {
                 let sent = self.sent(slot);
                 let path = path_taken(&watched.sent, &sent).filter(|_| slot != UNATTRIBUTED);
@@ -238,10 +242,11 @@ impl UnderlayRows {
         Ok(())
     }
 
-    /// A number that is another one after every packet of a slot.
-    fn packets(&self, slot: u32) -> u64 {
+    /// All counters of a slot added up: another number after whatever was counted.
+    fn total(&self, slot: u32) -> u64 {
         let rows = (0..DIRECTIONS).flat_map(|direction| self.rows_of(slot, direction));
-        rows.map(|row| self.words(row, offset_of!(PathCounters, wire)).iter().sum::<u64>()).sum()
+        let words = rows.flat_map(|row| self.lines.row(row));
+        words.fold(0, |total, word| total.wrapping_add(word.load(Ordering::Relaxed)))
     }
 
     /// Data sent to a slot, by path.
