@@ -3,18 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tailgauge_testbed::client::{BusReader, localapi, localapi_as};
-use tailgauge_testbed::control::ReportedPath;
-use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4};
+use tailgauge_testbed::miniature::{MiniatureTailnet, Options, Via, WEB_V4};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::node::Node;
 use tailgauge_testbed::traffic::{self, Ping};
+use tailgauge_testbed::wireguard::Path;
 
 fn recording(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("recordings").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -167,11 +167,15 @@ fn status_reports_paths() {
     }
     assert_eq!(path("c1").0, "10.99.0.11:41641");
     assert_eq!(path("six").0, "[2001:db8:99::d]:41641");
-    tailnet.report_path(exit, "c1", ReportedPath::Derp).unwrap();
+    tailnet.set_path(exit, "c1", Via::Derp).unwrap();
     assert_eq!(path("c1"), (String::new(), String::new()));
-    let relay = "10.99.0.3:40000".parse().unwrap();
-    tailnet.report_path(exit, "c1", ReportedPath::PeerRelay(relay, 1)).unwrap();
-    assert_eq!(path("c1").1, "10.99.0.3:40000:vni:1");
+    for (via, relay) in [(Via::PeerRelayV4, "10.99.0.1:40000"), (Via::PeerRelayV6, "[2001:db8:99::1]:40000")]
+    {
+        let Path::PeerRelay(_, network) = tailnet.set_path(exit, "c1", via).unwrap() else { unreachable!() };
+        assert_eq!(path("c1"), (String::new(), format!("{relay}:vni:{network}")));
+    }
+    tailnet.set_path(exit, "c1", Via::Direct).unwrap();
+    assert_eq!(path("c1"), ("10.99.0.11:41641".to_owned(), String::new()));
 }
 
 #[test]
