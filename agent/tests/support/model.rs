@@ -137,6 +137,9 @@ fn fill_kernel(model: &mut Model) {
         handshake_insert_failures: 3,
         connection_insert_failures: 4,
         drops_without_namespace: 7,
+        sessions_without_room: 8,
+        messages_unread: 9,
+        disco_insert_failures: 10,
     };
     kernel.maps = vec![
         MapUse { name: "PEERS_V4", entries: 3, capacity: 4096 },
