@@ -116,6 +116,12 @@ pub struct Peer {
     pub path: Path,
     /// Where its packets come from while the path is a direct one.
     pub endpoint: Option<SocketAddr>,
+    /// The peer relay that it is reached through, and the number of the virtual network there.
+    pub relay: Option<(SocketAddr, u32)>,
+    /// Where it may be reached directly, as the control plane says; a few at most.
+    pub endpoints: Vec<SocketAddr>,
+    /// Names the sender of disco messages; changes when the peer's tailscaled starts anew.
+    pub disco_key: Option<[u8; 32]>,
     /// Code of its home DERP region; says nothing about the path.
     pub derp_region: String,
     /// This node uses the peer as its exit node.
@@ -151,6 +157,8 @@ pub struct Tailnet {
     pub home_derp_changes: u64,
     /// Routes this node advertises and that were approved, without its own addresses and without /0.
     pub own_routes: Vec<IpNet>,
+    /// UDP port of this node's own peer relay server; `None` without one, or when tailscaled picks the port.
+    pub relay_port: Option<u16>,
     /// Health messages.
     pub health: Vec<String>,
     /// Peers, ordered by id.

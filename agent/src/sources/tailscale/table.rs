@@ -11,6 +11,7 @@ use super::convert::{
     Member, Report, Users, advertised_routes, count, from_node, moment, network, owner, parsed, users,
     wireguard_session,
 };
+use super::reach;
 use crate::model::tailnet::{Path, Peer, Tailnet, WireGuardState};
 use crate::sources::clean;
 
@@ -76,6 +77,9 @@ impl Table {
         let own = self.own.as_ref().map(|own| own.peer.addresses.as_slice()).unwrap_or_default();
         let routes = advertised_routes(parsed(&prefs.advertise_routes, network), own);
         set(&mut self.advertised, routes, &mut self.changed);
+        // 0 lets tailscaled pick the port, and it tells nobody which.
+        let port = prefs.relay_server_port.and_then(|port| u16::try_from(port).ok());
+        set(&mut self.tailnet.relay_port, port.filter(|port| *port != 0), &mut self.changed);
     }
 
     /// True when the path of some peer is to be asked for again after [`DOUBT`].
@@ -103,12 +107,15 @@ impl Table {
             let Some(Member { peer: before, .. }) = self.peers.get(&member.peer.id) else { continue };
             let peer = Arc::make_mut(&mut member.peer);
             peer.wireguard = before.wireguard;
+            peer.disco_key = before.disco_key;
+            peer.endpoints.clone_from(&before.endpoints);
             if knew_paths && peer.path == Path::Derp && before.path != Path::Derp {
                 let since = doubted.get(&peer.id).copied().unwrap_or(now);
                 if now.saturating_duration_since(since) < DOUBT {
                     self.doubted.insert(peer.id.clone(), since);
                     peer.path = before.path;
                     peer.endpoint = before.endpoint;
+                    peer.relay = before.relay;
                 }
             }
         }
@@ -183,6 +190,12 @@ impl Table {
             peer.online = patch.online.unwrap_or(peer.online);
             if let Some(key) = &patch.key {
                 peer.node_key = clean::text(key, "");
+            }
+            if let Some(key) = &patch.disco_key {
+                peer.disco_key = reach::disco_key(key);
+            }
+            if patch.endpoints.is_some() {
+                peer.endpoints = reach::endpoints(&patch.endpoints);
             }
         });
         patch.derp_region.is_some()
