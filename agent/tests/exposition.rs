@@ -227,7 +227,7 @@ proptest! {
         let mut model = Model { slots: SlotTable::new(8), ..Model::default() };
         model.kernel.device = texts[0][0].clone();
         model.slots.update(&members, now);
-        model.slots.hear_paths(true, now);
+        model.slots.hear_paths(Some(now), now);
         let exposition = read(&model, now, format);
         let info = exposition.named("tailgauge_peer_info");
         prop_assert_eq!(info.len(), members.len());

@@ -180,14 +180,14 @@ async fn poll_status<P: FnMut(Arc<Tailnet>)>(
 }
 
 async fn read_status<P: FnMut(Arc<Tailnet>)>(shared: &Shared<P>) -> Result<(), LocalApiError> {
+    let asked = std::time::Instant::now();
     let report: Report = get_json(&shared.config, STATUS).await?;
-    let now = std::time::Instant::now();
     // Without them the last known routes stay; peers and paths are worth more.
     let prefs: Option<Prefs> =
         get_json(&shared.config, PREFS).await.inspect_err(|error| tracing::debug!("{error}")).ok();
     shared.update(|table| {
         table.set_up(true);
-        table.apply_status(report, now);
+        table.apply_status(report, asked);
         if let Some(prefs) = &prefs {
             table.apply_prefs(prefs);
         }
@@ -250,6 +250,7 @@ async fn session<P: FnMut(Arc<Tailnet>)>(
     mask: u32,
     complaint: &mut Complaint,
 ) -> Result<std::convert::Infallible, End> {
+    let asked = std::time::Instant::now();
     let mut lines = Lines::open(&shared.config, BUS, &format!("?mask={mask}")).await?;
     let mut first = true;
     loop {
@@ -266,7 +267,7 @@ async fn session<P: FnMut(Arc<Tailnet>)>(
         if std::mem::take(&mut first) {
             complaint.end("follows the IPN bus again");
         }
-        if shared.update(|table| table.apply_notify(notify, std::time::Instant::now())) {
+        if shared.update(|table| table.apply_notify(notify, asked)) {
             shared.status_wanted.notify_one();
         }
     }

@@ -60,8 +60,8 @@ impl Table {
     /// Notes whether tailscaled answers.
     pub(super) fn set_up(&mut self, up: bool) {
         set(&mut self.tailnet.up, up, &mut self.changed);
-        let knows_paths = up && self.tailnet.knows_paths;
-        set(&mut self.tailnet.knows_paths, knows_paths, &mut self.changed);
+        let asked = self.tailnet.paths_asked.filter(|_| up);
+        set(&mut self.tailnet.paths_asked, asked, &mut self.changed);
     }
 
     /// Approved routes as the control plane says them, and those that the node offers: headscale tells a node its
@@ -87,15 +87,15 @@ impl Table {
         !self.doubted.is_empty()
     }
 
-    /// Takes over everything that `/status` said at `now`. While tailscaled starts and knows nobody yet, the last
-    /// known peers stay.
-    pub(super) fn apply_status(&mut self, report: Report, now: Instant) {
+    /// Takes over everything that `/status` said when it was asked. While tailscaled starts and knows nobody yet, the
+    /// last known peers stay.
+    pub(super) fn apply_status(&mut self, report: Report, asked: Instant) {
         set(&mut self.tailnet.backend_state, report.backend_state, &mut self.changed);
         set(&mut self.tailnet.version, report.version, &mut self.changed);
         set(&mut self.tailnet.health, report.health, &mut self.changed);
         set(&mut self.tailnet.tun, report.tun, &mut self.changed);
-        let knew_paths = self.tailnet.knows_paths;
-        set(&mut self.tailnet.knows_paths, report.knows_map, &mut self.changed);
+        let knew_paths = self.tailnet.paths_asked.is_some();
+        set(&mut self.tailnet.paths_asked, report.knows_map.then_some(asked), &mut self.changed);
         if !report.knows_map {
             return;
         }
@@ -110,8 +110,8 @@ impl Table {
             peer.disco_key = before.disco_key;
             peer.endpoints.clone_from(&before.endpoints);
             if knew_paths && peer.path == Path::Derp && before.path != Path::Derp {
-                let since = doubted.get(&peer.id).copied().unwrap_or(now);
-                if now.saturating_duration_since(since) < DOUBT {
+                let since = doubted.get(&peer.id).copied().unwrap_or(asked);
+                if asked.saturating_duration_since(since) < DOUBT {
                     self.doubted.insert(peer.id.clone(), since);
                     peer.path = before.path;
                     peer.endpoint = before.endpoint;
@@ -122,14 +122,15 @@ impl Table {
         self.replace(members);
     }
 
-    /// Takes over a line of the bus that came at `now`. True when `/status` has news that the bus does not carry.
-    pub(super) fn apply_notify(&mut self, notify: Notify, now: Instant) -> bool {
+    /// Takes over a line of the bus, which was asked for its first one at `asked`. True when `/status` has news that the
+    /// bus does not carry.
+    pub(super) fn apply_notify(&mut self, notify: Notify, asked: Instant) -> bool {
         let mut stale = notify.prefs.is_some() || notify.health.is_some();
         if let Some(version) = notify.version.as_deref().filter(|version| !version.is_empty()) {
             set(&mut self.tailnet.version, clean::text(version, ""), &mut self.changed);
         }
         if let Some(report) = notify.initial_status {
-            self.apply_status(*report, now);
+            self.apply_status(*report, asked);
             stale |= self.in_doubt();
             self.forget_wireguard(&notify.peer_state);
         }
