@@ -131,6 +131,7 @@ fn fill_kernel(model: &mut Model) {
     };
     let line = |start| UnderlayLine { kind: [carried(start), carried(start + 10)] };
     kernel.underlay = vec![UnderlayCounters { device: "eth0".to_owned(), direction: [line(100), line(200)] }];
+    super::underlay::fill(kernel);
     kernel.health = Health {
         malformed: 1,
         fragments: 2,
