@@ -191,10 +191,14 @@ pub struct Kernel {
     pub underlay: Vec<UnderlayCounters>,
     /// UDP with each peer by slot, summed over shards, by direction (`layout::RECEIVE`, `layout::TRANSMIT`).
     pub peer_underlay: Vec<[PeerUnderlayLine; 2]>,
+    /// Sum of the slots that were freed for reuse.
+    pub retired_underlay: [PeerUnderlayLine; 2],
     /// Handshakes and disco of slots that saw any over UDP.
     pub wireguard: Vec<(u32, WireGuard)>,
     /// WireGuard messages received, by slot.
     pub sessions: Vec<SessionTotals>,
+    /// The same of slots that were freed for reuse.
+    pub retired_sessions: SessionTotals,
     /// Messages of tailscaled as a whole; `None` while they are not counted.
     pub messages: Option<Box<Messages>>,
     /// Dropped skbs of this network namespace; empty while they are not counted.

@@ -89,7 +89,7 @@ impl SlotTable {
     }
 
     /// The underlay has just shown WireGuard data sent to the peer of a slot by `path`, one over UDP. To be called about
-    /// once a second while data flows; where several paths carried some, with the last one.
+    /// once a second while data flows; where several paths carried some, with the one that carried most.
     pub fn see_path(&mut self, slot: u32, path: Path, now: Instant) {
         let slot = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
         if let Some(slot) = slot.filter(|slot| slot.gone_since.is_none()) {

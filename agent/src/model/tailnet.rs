@@ -116,11 +116,11 @@ pub struct Peer {
     pub path: Path,
     /// Where its packets come from while the path is a direct one.
     pub endpoint: Option<SocketAddr>,
-    /// The peer relay that it is reached through, and the number of the virtual network there.
-    pub relay: Option<(SocketAddr, u32)>,
-    /// Where it may be reached directly, as the control plane says; a few at most.
+    /// Where it may be reached directly, as the control plane passes on what it said itself.
     pub endpoints: Vec<SocketAddr>,
-    /// Names the sender of disco messages; changes when the peer's tailscaled starts anew.
+    /// The peer relay by which it is reached, and its virtual network identifier there.
+    pub relay: Option<(SocketAddr, u32)>,
+    /// Public key of its disco messages.
     pub disco_key: Option<[u8; 32]>,
     /// Code of its home DERP region; says nothing about the path.
     pub derp_region: String,
@@ -157,7 +157,7 @@ pub struct Tailnet {
     pub home_derp_changes: u64,
     /// Routes this node advertises and that were approved, without its own addresses and without /0.
     pub own_routes: Vec<IpNet>,
-    /// UDP port of this node's own peer relay server; `None` without one, or when tailscaled picks the port.
+    /// UDP port of this node's own peer relay server, while it has one.
     pub relay_port: Option<u16>,
     /// Health messages.
     pub health: Vec<String>,
