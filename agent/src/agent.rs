@@ -78,7 +78,7 @@ impl State {
         self.model.tailnet = tailnet;
         let now = Instant::now();
         self.model.slots.update(&self.model.tailnet.peers, now);
-        self.model.slots.hear_paths(self.model.tailnet.knows_paths, now);
+        self.model.slots.hear_paths(self.model.tailnet.paths_asked, now);
         if self.model.slots.overflow() > overflow {
             tracing::warn!(
                 peers = self.model.slots.overflow(),
