@@ -162,8 +162,10 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
         spawn_local(pass_on_user_metrics(Rc::clone(&agent), options.tailscale_socket.clone()));
     }
     if !options.sampler_interval.is_zero() {
-        let sampler = Sampler::new(paths(options), options.interface.clone(), options.sampler_interval);
-        spawn_local(take_samples(Rc::clone(&agent), sampler, options.sampler_interval));
+        let (tunnel, interval) = (options.interface.clone(), options.sampler_interval);
+        let ring = agent.state.borrow().kernel.ring_drops();
+        let sampler = Sampler::new(paths(options), tunnel, ring, interval);
+        spawn_local(take_samples(Rc::clone(&agent), sampler, interval));
     }
 
     let handler = |kind| signal(kind).map_err(ServeError::Runtime);

@@ -15,6 +15,7 @@ mod queues;
 use std::time::{Duration, Instant};
 
 use super::host::{Complaints, HostError, Paths, complain};
+use super::kernel::RingDrops;
 use super::thread_time;
 use crate::model::sampled::Sampled;
 
@@ -51,16 +52,16 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Samples this host; `tunnel` is the tunnel device.
+    /// Samples this host; `tunnel` is the tunnel device, `ring` what its ring drops, where that is counted.
     #[must_use]
-    pub fn new(paths: Paths, tunnel: String, interval: Duration) -> Self {
+    pub fn new(paths: Paths, tunnel: String, ring: Option<RingDrops>, interval: Duration) -> Self {
         Self {
             paths,
             interval,
             last: None,
             cpus: cpu::Cpus::default(),
             process: process::Tailscaled::default(),
-            queues: queues::Queues::new(tunnel),
+            queues: queues::Queues::new(tunnel, ring),
             complaints: Complaints::default(),
             rests: false,
             rested: false,
@@ -150,7 +151,7 @@ mod tests {
         };
         let paths =
             Paths { procfs: root.path().to_owned(), localapi: root.path().join("none"), ..Paths::default() };
-        let mut sampler = Sampler::new(paths, "lo".to_owned(), Duration::from_millis(100));
+        let mut sampler = Sampler::new(paths, "lo".to_owned(), None, Duration::from_millis(100));
         let mut sampled = Sampled::default();
         let mut sample = |user, idle| {
             cpus(user, idle);
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn this_host_is_sampled() {
-        let mut sampler = Sampler::new(Paths::default(), "lo".to_owned(), Duration::from_millis(100));
+        let mut sampler = Sampler::new(Paths::default(), "lo".to_owned(), None, Duration::from_millis(100));
         let mut sampled = Sampled::default();
         assert_eq!(sampler.sample(&mut sampled), Some(true));
         assert!(sampled.cpus.iter().all(|cpu| cpu.busy.count() == 0), "one reading is no sample");
