@@ -177,6 +177,7 @@ mod tests {
         let mut sample = |user, spent| {
             tick(root.path(), user, 0);
             sampler.budget = budget::Budget::default();
+            sampler.budget.earn(3600.0);
             sampler.budget.spend(spent);
             sampler.sample(&mut sampled).is_some()
         };
