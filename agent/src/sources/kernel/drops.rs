@@ -1,9 +1,7 @@
 //! Dropped packets: the program on the tracepoint, which device counts in which row, and what was counted.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::raw_trace_point::RawTracePointLink;
@@ -29,33 +27,33 @@ const NAMED: std::ops::Range<u32> = DROP_TUNNEL + 1..DROP_OTHER;
 #[derive(Debug)]
 pub(super) struct Drops {
     state: State,
-    rows: Rc<Rows<DropRow>>,
+    rows: Arc<Rows<DropRow>>,
     indexes: HashMap<MapData, u32, u32>,
     /// By row.
     devices: Vec<Device>,
     reasons: Arc<DropReasons>,
-    /// Number of the tunnel, while it exists.
-    tunnel: Rc<Cell<Option<u32>>>,
+    /// Number of the tunnel, 0 while there is none.
+    tunnel: Arc<AtomicU32>,
 }
 
 /// What the tunnel's ring had no room for, read where the program counts it: no system call.
 #[derive(Debug)]
 pub struct RingDrops {
-    rows: Rc<Rows<DropRow>>,
+    rows: Arc<Rows<DropRow>>,
     /// Number of `FULL_RING`.
     reason: usize,
-    tunnel: Rc<Cell<Option<u32>>>,
+    tunnel: Arc<AtomicU32>,
 }
 
 impl RingDrops {
     /// Number of the tunnel, while it exists.
     pub(in crate::sources) fn tunnel(&self) -> Option<u32> {
-        self.tunnel.get()
+        Some(self.tunnel.load(Ordering::Relaxed)).filter(|index| *index != 0)
     }
 
     /// Packets since the agent began; `None` while there is no tunnel.
     pub(in crate::sources) fn packets(&self) -> Option<u64> {
-        let word = self.rows.row(DROP_TUNNEL).get(self.reason).filter(|_| self.tunnel.get().is_some())?;
+        let word = self.rows.row(DROP_TUNNEL).get(self.reason).filter(|_| self.tunnel().is_some())?;
         Some(word.load(Ordering::Relaxed))
     }
 }
@@ -99,11 +97,11 @@ impl Drops {
         let known = types.and_then(|types| types.as_ref().ok());
         let mut drops = Self {
             state: State::Off,
-            rows: Rc::new(rows),
+            rows: Arc::new(rows),
             indexes,
             devices,
             reasons: Arc::new(known.map(|types| reasons(&types.reasons)).unwrap_or_default()),
-            tunnel: Rc::default(),
+            tunnel: Arc::default(),
         };
         match types {
             None => return Ok(drops),
@@ -135,7 +133,7 @@ impl Drops {
     /// tell them from others (before 5.18).
     pub(super) fn ring(&self) -> Option<RingDrops> {
         let reason = self.reasons.full_ring.filter(|_| matches!(self.state, State::Attached(_)))?;
-        let (rows, tunnel) = (Rc::clone(&self.rows), Rc::clone(&self.tunnel));
+        let (rows, tunnel) = (Arc::clone(&self.rows), Arc::clone(&self.tunnel));
         Some(RingDrops { rows, reason: reason.into(), tunnel })
     }
 
@@ -182,7 +180,7 @@ impl Drops {
         match self.indexes.insert(link.index, row as u32, 0) {
             Ok(()) => {
                 self.devices[row].ifindex = Some(link.index);
-                self.tunnel.set(self.devices[DROP_TUNNEL as usize].ifindex);
+                self.publish_tunnel();
             }
             Err(error) => tracing::warn!(%error, device = name, "its drops count as those of others"),
         }
@@ -210,9 +208,14 @@ impl Drops {
         for device in self.devices.iter_mut().filter(|device| device.ifindex == Some(index)) {
             device.ifindex = None;
         }
-        self.tunnel.set(self.devices[DROP_TUNNEL as usize].ifindex);
+        self.publish_tunnel();
         // It may have had no row.
         let _ = self.indexes.remove(&index);
+    }
+
+    fn publish_tunnel(&self) {
+        let index = self.devices[DROP_TUNNEL as usize].ifindex;
+        self.tunnel.store(index.unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// Describes what was counted, and the hook at place `first` of the list; returns the place after it.

@@ -19,6 +19,9 @@ mod clock;
 mod cpu;
 mod process;
 mod queues;
+mod thread;
+
+pub use thread::Samples;
 
 use std::time::{Duration, Instant};
 
@@ -54,10 +57,10 @@ pub struct Sampler {
     queues: queues::Queues,
     complaints: Complaints,
     budget: budget::Budget,
+    /// CPU time of this thread at the end of the last sample.
+    spent: Duration,
     /// Whether the next sample is left out.
     rests: bool,
-    /// Whether the last one was.
-    rested: bool,
 }
 
 impl Sampler {
@@ -73,20 +76,23 @@ impl Sampler {
             queues: queues::Queues::new(tunnel, ring),
             complaints: Complaints::default(),
             budget: budget::Budget::default(),
+            spent: Duration::ZERO,
             rests: false,
-            rested: false,
         }
     }
 
-    /// Takes a sample, or leaves it out and returns `None`. False when a part failed, and the others were sampled all
-    /// the same. A failure is logged when it begins or changes.
-    pub fn sample(&mut self, into: &mut Sampled) -> Option<bool> {
-        if std::mem::take(&mut self.rests) {
-            self.rested = true;
-            return None;
-        }
-        let intervals = 1 + u32::from(std::mem::take(&mut self.rested));
-        let began = thread_time();
+    /// Intervals from the last sample to the next one.
+    #[must_use]
+    pub fn intervals(&self) -> u32 {
+        1 + u32::from(self.rests)
+    }
+
+    /// Takes a sample, so many intervals after the one before as [`Self::intervals`] says. False when a part failed, and
+    /// the others were sampled all the same. A failure is logged when it begins or changes.
+    ///
+    /// All CPU time of the thread counts as its cost: also what it takes to wake it, a fifth of it.
+    pub fn sample(&mut self, into: &mut Sampled) -> bool {
+        let intervals = self.intervals();
         let now = Instant::now();
         into.interval = self.interval;
         let elapsed = self.last.replace(now).map(|last| {
@@ -105,12 +111,13 @@ impl Sampler {
         }
         into.samples += 1;
         let is_quiet = self.cpus.is_quiet() && self.process.is_quiet() && self.queues.is_quiet();
-        let cost = thread_time().saturating_sub(began);
+        let spent = thread_time();
+        let cost = spent.saturating_sub(std::mem::replace(&mut self.spent, spent));
         into.cpu_time += cost;
         self.budget.earn(elapsed.map_or(0.0, |elapsed| elapsed.seconds));
         self.budget.spend(cost);
         self.rests = elapsed.is_some() && (is_quiet || self.budget.is_used_up());
-        Some(success)
+        success
     }
 }
 
@@ -179,13 +186,14 @@ mod tests {
             sampler.budget = budget::Budget::default();
             sampler.budget.earn(3600.0);
             sampler.budget.spend(spent);
-            sampler.sample(&mut sampled).is_some()
+            assert!(sampler.sample(&mut sampled));
+            sampler.intervals()
         };
-        let busy = [1, 2, 3, 4].map(|user| sample(user, Duration::ZERO));
-        assert_eq!(busy, [true; 4]);
-        let busy = [5, 6, 7, 8, 9].map(|user| sample(user, Duration::from_secs(1)));
-        assert_eq!(busy, [true, false, true, false, true]);
-        assert_eq!((sampled.cpus[0].busy.count(), sampled.samples), (8, 7), "each interval counts");
+        let intervals = [1, 2, 3].map(|user| sample(user, Duration::ZERO));
+        assert_eq!(intervals, [1; 3]);
+        let intervals = [4, 5, 6].map(|user| sample(user, Duration::from_secs(1)));
+        assert_eq!(intervals, [2; 3]);
+        assert_eq!((sampled.cpus[0].busy.count(), sampled.samples), (7, 6), "each interval counts");
     }
 
     #[test]
@@ -196,32 +204,28 @@ mod tests {
         let mut sample = |user, idle| {
             tick(root.path(), user, idle);
             let is_first = sampler.last.is_none();
-            let outcome = sampler.sample(&mut sampled);
-            if outcome.is_some() && !is_first {
-                // Datagrams of other tests may wait on this host.
-                sampler.rests = sampler.cpus.is_quiet();
-            }
-            (outcome.is_some(), sampled.cpus.first().map_or(0, |cpu| cpu.busy.count()))
+            assert!(sampler.sample(&mut sampled));
+            // Datagrams of other tests may wait on this host.
+            sampler.rests = !is_first && sampler.cpus.is_quiet();
+            (sampler.intervals(), sampled.cpus.first().map_or(0, |cpu| cpu.busy.count()))
         };
-        assert_eq!(sample(0, 0), (true, 0), "one reading is no sample");
-        assert_eq!(sample(1, 9), (true, 1));
-        assert_eq!(sample(2, 18), (false, 1), "left out");
-        assert_eq!(sample(3, 27), (true, 3), "for both");
-        assert_eq!(sample(3, 37), (false, 3));
-        assert_eq!(sample(13, 37), (true, 5), "one of both was busy: from now on each is taken");
-        assert_eq!(sample(23, 37), (true, 6));
-        assert_eq!(sample(33, 37), (true, 7));
+        assert_eq!(sample(0, 0), (1, 0), "one reading is no sample");
+        assert_eq!(sample(1, 9), (2, 1));
+        assert_eq!(sample(3, 27), (2, 3), "for both");
+        assert_eq!(sample(13, 37), (1, 5), "one of both was busy: from now on each is taken");
+        assert_eq!(sample(23, 37), (1, 6));
+        assert_eq!(sample(33, 37), (1, 7));
     }
 
     #[test]
     fn this_host_is_sampled() {
         let mut sampler = Sampler::new(Paths::default(), "lo".to_owned(), None, Duration::from_millis(100));
         let mut sampled = Sampled::default();
-        assert_eq!(sampler.sample(&mut sampled), Some(true));
+        assert!(sampler.sample(&mut sampled));
         assert!(sampled.cpus.iter().all(|cpu| cpu.busy.count() == 0), "one reading is no sample");
         // At least two ticks of every CPU.
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(sampler.sample(&mut sampled), Some(true));
+        assert!(sampler.sample(&mut sampled));
         assert!(sampled.cpus.iter().any(|cpu| cpu.busy.count() == 1 && cpu.softirq.count() == 1));
         assert_eq!(sampled.tunnel_drops.count(), 1);
         assert_eq!(sampled.samples, 2);

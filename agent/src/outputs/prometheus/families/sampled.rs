@@ -206,7 +206,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_sampler_cpu_seconds_total",
                 &[],
-                "CPU time that sampling took.",
+                "CPU time that sampling took: all of the thread that does nothing else.",
             ),
             samples: |view, samples| {
                 when_on(view, samples, |sampled, samples| {
