@@ -129,6 +129,7 @@ impl Table {
         if let Some(version) = notify.version.as_deref().filter(|version| !version.is_empty()) {
             set(&mut self.tailnet.version, clean::text(version, ""), &mut self.changed);
         }
+        let has_status = notify.initial_status.is_some();
         if let Some(report) = notify.initial_status {
             self.apply_status(*report, asked);
             stale |= self.in_doubt();
@@ -139,9 +140,13 @@ impl Table {
             stale = true;
         }
         self.apply_users(users(&notify.user_profiles));
-        if let Some(map) = &notify.net_map {
-            self.apply_map(map);
-            stale = true;
+        match &notify.net_map {
+            Some(map) if has_status => self.apply_reach(map),
+            Some(map) => {
+                self.apply_map(map);
+                stale = true;
+            }
+            None => {}
         }
         if let Some(node) = &notify.self_change {
             self.put_own_node(node);
@@ -178,6 +183,22 @@ impl Table {
         let members =
             members.filter_map(|node| from_node(node, &self.users, |id| self.peers.get(id))).collect();
         self.replace(members);
+    }
+
+    /// Of a map that came with a status, only what that does not know: converting thousands of nodes twice takes a while.
+    fn apply_reach(&mut self, map: &NetworkMap) {
+        for node in map.peers.iter().flatten().flatten() {
+            let id = node.id.and_then(|node_id| self.by_node_id.get(&node_id));
+            let Some(member) = id.and_then(|id| self.peers.get_mut(id)) else { continue };
+            let disco_key = node.disco_key.as_deref().and_then(reach::disco_key);
+            let endpoints = reach::endpoints(&node.endpoints);
+            if member.peer.disco_key != disco_key || member.peer.endpoints != endpoints {
+                let peer = Arc::make_mut(&mut member.peer);
+                peer.disco_key = disco_key;
+                peer.endpoints = endpoints;
+                self.changed = true;
+            }
+        }
     }
 
     /// True when the patch names a node or a region that only `/status` can explain.
