@@ -99,8 +99,12 @@ impl State {
 
     fn every_second(&mut self) {
         self.kernel.sweep();
+        let now = Instant::now();
+        for (slot, path) in self.kernel.paths() {
+            self.model.slots.see_path(*slot, *path, now);
+        }
         let mut released = false;
-        for slot in self.model.slots.expired(Instant::now(), self.grace) {
+        for slot in self.model.slots.expired(now, self.grace) {
             match self.kernel.retire(slot) {
                 Ok(()) => {
                     self.model.slots.release(slot);
