@@ -298,7 +298,9 @@ impl UnderlayRows {
         for word in self.wireguard.row(slot) {
             word.store(0, Ordering::Relaxed);
         }
-        self.watched[slot as usize] = Watched { warm: WARM, stale: READS_AFTER_CHANGE, ..Watched::default() };
+        // Whatever is found next is news.
+        self.watched[slot as usize] =
+            Watched { read: u64::MAX, warm: WARM, stale: READS_AFTER_CHANGE, ..Watched::default() };
         Ok(())
     }
 }
