@@ -102,7 +102,7 @@ pub fn read_transport(head: &[u8; HEAD], length: u32) -> Transport {
     let is_data = [t0, t1, t2, t3] == [4, 0, 0, 0] && length >= KEEPALIVE && is_wireguard;
     Transport {
         relay,
-        is_data: is_data as u32,
+        is_data: u32::from(is_data),
         receiver: u32::from_le_bytes([a0, a1, a2, a3]),
         counter: u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
     }
@@ -154,7 +154,7 @@ fn read_inner(head: [u8; 16], length: u32, relay: u32) -> Message {
         }
         // Request, success and error; the two highest bits of a STUN message are zero.
         _ if t0 & 0xc0 == 0 && [a0, a1, a2, a3] == STUN_COOKIE && length >= STUN_HEADER as u32 => {
-            message.kind = Kind::Stun
+            message.kind = Kind::Stun;
         }
         _ => {}
     }

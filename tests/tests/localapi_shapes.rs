@@ -87,6 +87,8 @@ fn answers_have_the_recorded_fields() {
     let whois = get(exit, "whois?addr=100.64.0.2:1234");
     assert_same_shape(&whois, &recorded("whois.json"), &[], "whois");
     assert_eq!(whois["Node"]["ComputedName"], "c1");
+    let disco = tailnet.control().by_name("c1").unwrap().disco.to_string();
+    assert_eq!(whois["Node"]["DiscoKey"], disco);
 
     let text = localapi(exit.socket(), "/localapi/v0/usermetrics").unwrap().text();
     let names = |text: &str| -> BTreeSet<String> {
@@ -142,6 +144,8 @@ fn bus_tells_every_change_that_the_real_one_tells() {
     let before = changed[0]["Key"].clone();
     tailnet.rotate_key("c2-renamed").unwrap();
     assert_ne!(next("PeersChanged")[0]["Key"], before);
+    tailnet.rotate_disco_key("c2-renamed").unwrap();
+    assert_ne!(next("PeersChanged")[0]["DiscoKey"], changed[0]["DiscoKey"]);
     let machine = tailnet.remove_peer("c2-renamed").unwrap();
     assert_eq!(next("PeersRemoved"), serde_json::json!([3]));
     tailnet.add_peer(machine).unwrap();

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
 
@@ -143,8 +143,8 @@ pub struct Peer {
 pub struct Tailnet {
     /// tailscaled answered the last request.
     pub up: bool,
-    /// The last answer told how the peers are reached; false while tailscaled is away or starts.
-    pub knows_paths: bool,
+    /// When tailscaled was last asked how the peers are reached; `None` while it is away or starts.
+    pub paths_asked: Option<Instant>,
     /// Its version; empty until it answered once.
     pub version: String,
     /// `Running`, `NeedsLogin`, … (`ipn.State`).

@@ -152,6 +152,12 @@ impl DerpClient {
         Ok(Self { outbox, stream, threads: Some(threads) })
     }
 
+    /// Whether the connection has ended, or was never made.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.outbox.lock().closed
+    }
+
     /// Where messages to others go.
     #[must_use]
     pub fn outbox(&self) -> Arc<Outbox> {

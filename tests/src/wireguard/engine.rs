@@ -96,12 +96,15 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Connects to DERP, for good; nothing happens when it is connected, or when there is no hub.
+    /// Connects to DERP, for good; nothing happens when it is connected or connecting, or when there is no hub.
     ///
     /// A real tailscaled always has this connection. Here it is made when a peer is reached that way for the first time.
     pub fn connect_derp(&self) -> Result<(), EngineError> {
         let mut derp = lock(&self.derp);
-        let Some(server) = self.plane.hub.first().filter(|_| derp.is_none()) else { return Ok(()) };
+        let Some(server) = self.plane.hub.first().filter(|_| derp.as_ref().is_none_or(DerpClient::is_over))
+        else {
+            return Ok(());
+        };
         let server = SocketAddr::new(*server, derp::PORT);
         let plane = Arc::clone(&self.plane);
         let mut batch = (Scratch::new(), Coalescer::default());

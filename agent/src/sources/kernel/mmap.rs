@@ -170,6 +170,11 @@ struct Mapping {
     skip: usize,
 }
 
+// SAFETY: the memory belongs to the mapping alone, is accessed only atomically, and goes when the mapping does.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
     fn new(fd: BorrowedFd<'_>, offset: usize, bytes: usize) -> io::Result<Self> {
         let page = rustix::param::page_size();

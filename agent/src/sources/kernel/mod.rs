@@ -54,6 +54,7 @@ pub mod probe;
 
 use std::time::Duration;
 
+pub use drops::RingDrops;
 pub use error::KernelError;
 pub use source::KernelSource;
 pub use watch::{DeviceEvent, DeviceWatch};

@@ -11,7 +11,7 @@ use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
 
 use super::attachment::{Attachment, Means};
 use super::drop_types::DropTypes;
-use super::drops::Drops;
+use super::drops::{Drops, RingDrops};
 use super::log::KernelLog;
 use super::mmap::{Row, Rows};
 use super::object::{CLASSIFIERS, Object};
@@ -104,6 +104,12 @@ impl KernelSource {
     #[must_use]
     pub const fn slots(&self) -> u32 {
         self.sizes.slots
+    }
+
+    /// What the tunnel's ring drops, for who looks more often than [`Self::read`]; `None` when it is not counted.
+    #[must_use]
+    pub fn ring_drops(&self) -> Option<RingDrops> {
+        self.drops.ring()
     }
 
     /// Acts on a change of devices or addresses: attaches, re-attaches, updates the routes.

@@ -22,9 +22,10 @@ pub(super) fn report(text: &str) -> Report {
 fn after_status(name: &str) -> Tailnet {
     let mut table = Table::default();
     table.set_up(true);
-    table.apply_status(report(&recording(name)), Instant::now());
+    let asked = Instant::now();
+    table.apply_status(report(&recording(name)), asked);
     let tailnet = table.take_changed().expect("a first status is news");
-    table.apply_status(report(&recording(name)), Instant::now());
+    table.apply_status(report(&recording(name)), asked);
     assert_eq!(table.take_changed(), None, "the same status again is none");
     (*tailnet).clone()
 }
