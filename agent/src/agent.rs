@@ -20,7 +20,7 @@ use crate::outputs::http::{Limits, ListenError, Server, Site};
 use crate::outputs::own::SelfMetrics;
 use crate::sources::host::{HostSource, NodeSource, Paths, boot};
 use crate::sources::kernel::{self, DeviceWatch, KernelConfig, KernelError, KernelSource};
-use crate::sources::sampler::{self, Sampler};
+use crate::sources::sampler::{Sampler, Samples};
 use crate::sources::tailscale::{self, TailscaleConfig};
 
 /// Name of the kernel source in the self metrics.
@@ -36,6 +36,9 @@ pub enum ServeError {
     /// The runtime or a signal handler could not be made.
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
+    /// The thread that samples.
+    #[error("cannot start the thread that samples")]
+    Sampler(#[source] std::io::Error),
     /// The kernel side.
     #[error("cannot watch the tunnel")]
     Kernel(#[from] KernelError),
@@ -56,6 +59,8 @@ struct State {
     host: HostSource,
     host_read: Option<Instant>,
     node: NodeSource,
+    /// `None` while sampling is off.
+    samples: Option<Samples>,
     grace: Duration,
 }
 
@@ -71,6 +76,9 @@ impl State {
             self.host.collect(&mut self.model.host, &mut self.model.collectors);
             self.host_read = Some(started);
         }
+        if let Some(samples) = &self.samples {
+            samples.read(&mut self.model.sampled, &mut self.model.collectors);
+        }
     }
 
     fn take(&mut self, tailnet: Arc<Tailnet>) {
@@ -78,7 +86,7 @@ impl State {
         self.model.tailnet = tailnet;
         let now = Instant::now();
         self.model.slots.update(&self.model.tailnet.peers, now);
-        self.model.slots.hear_paths(self.model.tailnet.knows_paths, now);
+        self.model.slots.hear_paths(self.model.tailnet.paths_asked, now);
         if self.model.slots.overflow() > overflow {
             tracing::warn!(
                 peers = self.model.slots.overflow(),
@@ -91,8 +99,12 @@ impl State {
 
     fn every_second(&mut self) {
         self.kernel.sweep();
+        let now = Instant::now();
+        for (slot, path) in self.kernel.paths() {
+            self.model.slots.see_path(*slot, *path, now);
+        }
         let mut released = false;
-        for slot in self.model.slots.expired(Instant::now(), self.grace) {
+        for slot in self.model.slots.expired(now, self.grace) {
             match self.kernel.retire(slot) {
                 Ok(()) => {
                     self.model.slots.release(slot);
@@ -161,10 +173,6 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
     if options.tailscale_user_metrics {
         spawn_local(pass_on_user_metrics(Rc::clone(&agent), options.tailscale_socket.clone()));
     }
-    if !options.sampler_interval.is_zero() {
-        let sampler = Sampler::new(paths(options), options.interface.clone(), options.sampler_interval);
-        spawn_local(take_samples(Rc::clone(&agent), sampler, options.sampler_interval));
-    }
 
     let handler = |kind| signal(kind).map_err(ServeError::Runtime);
     let mut terminate = handler(SignalKind::terminate())?;
@@ -212,7 +220,12 @@ fn state(options: &Options) -> Result<State, ServeError> {
     let node = NodeSource::new(paths(options));
     let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };
     model.host.boot = Some(boot());
-    Ok(State { model, kernel, host, host_read: None, node, grace: options.peer_grace })
+    let samples = (!options.sampler_interval.is_zero()).then(|| {
+        let (tunnel, ring) = (options.interface.clone(), kernel.ring_drops());
+        Samples::start(Sampler::new(paths(options), tunnel, ring, options.sampler_interval))
+    });
+    let samples = samples.transpose().map_err(ServeError::Sampler)?;
+    Ok(State { model, kernel, host, host_read: None, node, samples, grace: options.peer_grace })
 }
 
 fn paths(options: &Options) -> Paths {
@@ -222,20 +235,6 @@ fn paths(options: &Options) -> Paths {
         rootfs: options.path_rootfs.clone(),
         localapi: options.tailscale_socket.clone(),
         interface: options.interface.clone(),
-    }
-}
-
-async fn take_samples(agent: Rc<Agent>, mut sampler: Sampler, every: Duration) {
-    let mut tick = interval(every);
-    // A burst of late samples would say nothing; those left out are counted.
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        tick.tick().await;
-        let started = Instant::now();
-        let mut state = agent.state.borrow_mut();
-        if let Some(success) = sampler.sample(&mut state.model.sampled) {
-            state.model.collectors.record(sampler::COLLECTOR, started, Instant::now(), success);
-        }
     }
 }
 

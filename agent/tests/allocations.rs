@@ -15,6 +15,8 @@ use tailgauge::sources::host::{NodeSource, Paths};
 mod host;
 #[path = "support/model.rs"]
 mod model;
+#[path = "support/underlay.rs"]
+mod underlay;
 
 struct Counting;
 

@@ -154,6 +154,48 @@ fn totals_are_the_sum_of_peers_unattributed_and_retired() {
 }
 
 #[test]
+fn what_was_not_seen_under_the_tunnel_is_absent() {
+    let now = Instant::now();
+    let mut model = rich_model(now);
+    let exposition = read(&model, now, Format::Text);
+    let peers = |name: &str| {
+        let mut peers: Vec<_> =
+            exposition.named(name).iter().map(|sample| sample.labels["peer_id"].clone()).collect();
+        peers.dedup();
+        peers
+    };
+    let [one, two] = ["n000001CNTRL", "n000002CNTRL"];
+    for name in [
+        "tailgauge_peer_underlay_receive_bytes_total",
+        "tailgauge_peer_wireguard_handshake_seconds_count",
+        "tailgauge_peer_wireguard_handshakes_total",
+        "tailgauge_peer_wireguard_cookie_replies_receive_total",
+        "tailgauge_peer_wireguard_lost_packets_total",
+        "tailgauge_peer_wireguard_sent_packets_total",
+    ] {
+        assert_eq!(peers(name), [one], "{name}");
+    }
+    for name in ["tailgauge_peer_disco_rtt_seconds_count", "tailgauge_peer_disco_pings_transmit_total"] {
+        assert_eq!(peers(name), [two], "{name}");
+    }
+    let paths = exposition.named("tailgauge_peer_underlay_receive_packets_total");
+    let paths: Vec<_> = paths.iter().map(|sample| (sample.labels["path"].as_str(), sample.value)).collect();
+    assert_eq!(paths, [("direct_ipv4", 300.0), ("peer_relay_ipv6", 0.0)], "it was sent to by both");
+    assert_eq!(value(&exposition, "tailgauge_unattributed_underlay_receive_packets_total", &[]), 30.0);
+    assert_eq!(value(&exposition, "tailgauge_peer_wireguard_sent_packets_total", &[]), 906.0);
+    let pongs = [("kind", "disco_pong")];
+    assert_eq!(value(&exposition, "tailgauge_underlay_messages_transmit_total", &pongs), 70.0);
+    model.kernel.peer_underlay.clear();
+    model.kernel.messages = None;
+    let unseen = read(&model, now, Format::Text);
+    for part in
+        ["peer_underlay", "unattributed_underlay", "underlay_messages", "_response_seconds", "sent_packets"]
+    {
+        assert!(!unseen.samples.iter().any(|sample| sample.name.contains(part)), "{part}");
+    }
+}
+
+#[test]
 fn a_peer_that_left_is_offline_and_then_gone() {
     let now = Instant::now();
     let mut model = rich_model(now);
@@ -227,7 +269,7 @@ proptest! {
         let mut model = Model { slots: SlotTable::new(8), ..Model::default() };
         model.kernel.device = texts[0][0].clone();
         model.slots.update(&members, now);
-        model.slots.hear_paths(true, now);
+        model.slots.hear_paths(Some(now), now);
         let exposition = read(&model, now, format);
         let info = exposition.named("tailgauge_peer_info");
         prop_assert_eq!(info.len(), members.len());

@@ -38,6 +38,8 @@ const RELAYED_WIREGUARD: [u8; 2] = [0x7a, 0x12];
 
 /// Magic cookie of STUN (RFC 8489, 5).
 const STUN_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+/// Bytes of its header, and of the shortest message.
+pub const STUN_HEADER: usize = 20;
 
 /// What a datagram is. Plain fields, for the reason given at the parser of packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub struct Message {
     pub counter: u64,
 }
 
-/// Reads a datagram of `length` bytes that begins with `head`. One that is shorter than [`HEAD`] is none of ours.
+/// Reads a datagram of `length` bytes that begins with `head`, filled up with zeros if it is shorter.
 #[inline(always)]
 #[must_use]
 pub fn read(head: &[u8; HEAD], length: u32) -> Message {
@@ -151,7 +153,9 @@ fn read_inner(head: [u8; 16], length: u32, relay: u32) -> Message {
             };
         }
         // Request, success and error; the two highest bits of a STUN message are zero.
-        _ if t0 & 0xc0 == 0 && [a0, a1, a2, a3] == STUN_COOKIE && length >= 20 => message.kind = Kind::Stun,
+        _ if t0 & 0xc0 == 0 && [a0, a1, a2, a3] == STUN_COOKIE && length >= STUN_HEADER as u32 => {
+            message.kind = Kind::Stun;
+        }
         _ => {}
     }
     message

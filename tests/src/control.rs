@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use crate::underlay::disco::DiscoKey;
-use crate::wireguard::{Identity, PeerConfig, PrivateKey};
+use crate::wireguard::{Identity, Path, PeerConfig, PrivateKey};
 
 /// A machine of the tailnet, whether a node stands behind it or not.
 #[derive(Debug, Clone)]
@@ -98,18 +98,6 @@ impl Machine {
     }
 }
 
-/// How a LocalAPI says that a peer is reached; packets go directly all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ReportedPath {
-    /// What the data plane does: the peer's endpoint once there was a handshake.
-    #[default]
-    Direct,
-    /// A DERP relay: no CurAddr although active.
-    Derp,
-    /// A peer relay at this address with this virtual network id.
-    PeerRelay(SocketAddr, u32),
-}
-
 /// All machines, and how they use each other.
 #[derive(Debug, Default)]
 pub struct Control {
@@ -117,9 +105,9 @@ pub struct Control {
     pub machines: BTreeMap<u64, Machine>,
     /// Node to the exit node that it uses.
     pub exit_node_of: BTreeMap<u64, u64>,
-    /// Viewer and peer to what the viewer's LocalAPI says.
-    pub reported_paths: BTreeMap<(u64, u64), ReportedPath>,
-    /// Addresses of the machine that answers STUN.
+    /// How two machines reach each other, the lower id first; directly when it is not said.
+    pub paths: BTreeMap<(u64, u64), Path>,
+    /// Addresses of the machine that answers STUN, serves DERP and is a peer relay.
     pub hub: Vec<IpAddr>,
 }
 
@@ -142,6 +130,7 @@ impl Control {
                     key: peer.key.public(),
                     disco: peer.disco,
                     endpoint: common_endpoint(own, peer),
+                    path: self.path(viewer, peer.id),
                     allowed_ips: allowed
                         .into_iter()
                         .filter(|prefix| prefix.prefix_len() > 0 || uses_as_exit)
@@ -151,10 +140,18 @@ impl Control {
             .collect()
     }
 
-    /// The path that `viewer` reports for `peer`.
+    /// The hub's addresses that `viewer` can reach.
     #[must_use]
-    pub fn reported_path(&self, viewer: u64, peer: u64) -> ReportedPath {
-        self.reported_paths.get(&(viewer, peer)).copied().unwrap_or_default()
+    pub fn hub_for(&self, viewer: u64) -> Vec<IpAddr> {
+        let own = self.machines.get(&viewer).map_or(&[][..], |own| &own.endpoints);
+        let reaches = |address: &&IpAddr| own.iter().any(|at| at.is_ipv6() == address.is_ipv6());
+        self.hub.iter().filter(reaches).copied().collect()
+    }
+
+    /// The path between two machines.
+    #[must_use]
+    pub fn path(&self, one: u64, other: u64) -> Path {
+        self.paths.get(&(one.min(other), one.max(other))).copied().unwrap_or_default()
     }
 
     /// The machine of that name.

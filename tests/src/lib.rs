@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod cgroup;
 pub mod client;
+pub mod compat;
 mod connections;
 pub mod conntrack;
 pub mod control;

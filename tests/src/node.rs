@@ -18,7 +18,7 @@ use crate::localapi::{Behaviour, LocalApi, View};
 use crate::netns::{Namespace, NamespaceError};
 use crate::process::{CommandError, Process, run_with_input};
 use crate::tun::{Tun, TunError};
-use crate::wireguard::{DiscoTruth, Engine, EngineError, PeerConfig, PeerStats};
+use crate::wireguard::{DiscoTruth, Engine, EngineError, HandshakeTruth, PeerConfig, PeerStats};
 
 /// The tunnel device of every node.
 pub const TUNNEL: &str = "tailscale0";
@@ -217,16 +217,23 @@ impl Node {
         let (own, peers, hub) = {
             let control = self.view.control();
             let own = control.machines.get(&self.id).cloned();
-            (own, control.peer_configs(self.id), control.hub.clone())
+            (own, control.peer_configs(self.id), control.hub_for(self.id))
         };
         let own = own.unwrap_or_else(|| Machine::new(self.id, &self.name));
         let (v4, v6) = own.addresses;
         self.ip_batch(&format!(
             "address add {v4}/32 dev {TUNNEL}\naddress add {v6}/128 dev {TUNNEL} nodad\n"
         ))?;
-        let engine =
-            Engine::start(&self.namespace, tun, own.identity(), &peers, hub, self.view.session_hook())
-                .map_err(|source| NodeError::Engine { node: self.name.clone(), source })?;
+        let engine = Engine::start(
+            self.id,
+            &self.namespace,
+            tun,
+            own.identity(),
+            &peers,
+            hub,
+            self.view.session_hook(),
+        )
+        .map_err(|source| NodeError::Engine { node: self.name.clone(), source })?;
         let engine = Arc::new(engine);
         self.view.set_engine(Some(&engine));
         let mut running = Daemon { engine, api, routes: BTreeSet::new() };
@@ -265,6 +272,19 @@ impl Node {
         self.lock().as_ref()?.engine.disco(peer)
     }
 
+    /// The handshakes with a peer since tailscaled started; `None` while it is down.
+    #[must_use]
+    pub fn handshakes(&self, peer: u64) -> Option<HandshakeTruth> {
+        self.lock().as_ref()?.engine.handshakes(peer)
+    }
+
+    /// Starts a new WireGuard handshake with a peer now, instead of 120 s after the last; whether the initiation left.
+    ///
+    /// The library's clock has steps of 100 ms: of two sessions that young, the older may stay in use.
+    pub fn rekey(&self, peer: u64) -> bool {
+        self.lock().as_ref().is_some_and(|daemon| daemon.engine.rekey(peer))
+    }
+
     /// STUN requests sent and answers received since tailscaled started; `None` while it is down.
     #[must_use]
     pub fn stun(&self) -> Option<(u64, u64)> {
@@ -301,6 +321,14 @@ impl Node {
         self.install_routes(running, &peers)
     }
 
+    /// Connects to DERP; false when tailscaled is down.
+    pub(crate) fn connect_derp(&self) -> Result<bool, NodeError> {
+        let daemon = self.lock();
+        let Some(running) = daemon.as_ref() else { return Ok(false) };
+        let outcome = running.engine.connect_derp();
+        outcome.map(|()| true).map_err(|source| NodeError::Engine { node: self.name.clone(), source })
+    }
+
     pub(crate) fn view(&self) -> &View {
         &self.view
     }
@@ -312,7 +340,9 @@ impl Node {
         let removed = daemon.routes.difference(&wanted).map(|prefix| line("del", prefix));
         let added = wanted.difference(&daemon.routes).map(|prefix| line("add", prefix));
         let script: String = removed.chain(added).collect();
-        self.ip_batch(&script)?;
+        if !script.is_empty() {
+            self.ip_batch(&script)?;
+        }
         daemon.routes = wanted;
         Ok(())
     }

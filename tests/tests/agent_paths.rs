@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use tailgauge_testbed::agent::Agent;
-use tailgauge_testbed::control::ReportedPath;
 use tailgauge_testbed::exposition::Exposition;
-use tailgauge_testbed::miniature::{MiniatureTailnet, Options};
+use tailgauge_testbed::miniature::{MiniatureTailnet, Options, Via};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::node::Exit;
 use tailgauge_testbed::process::wait_every;
@@ -105,18 +104,14 @@ fn every_second_is_on_one_path_and_every_change_counts_once() -> Outcome {
     assert_eq!(first.scrape.value("tailgauge_peer_info", &region), Some(1.0));
     assert_eq!(first.scrape.value("tailgauge_tailscaled_home_derp_info", &[("region", "lab")]), Some(1.0));
 
-    let relay = "192.0.2.3:40000".parse()?;
     let mut before = first;
-    for (changes, (report, path)) in [
-        (ReportedPath::Derp, "derp"),
-        (ReportedPath::PeerRelay(relay, 1), "peer_relay_ipv4"),
-        (ReportedPath::Direct, "direct_ipv4"),
-    ]
-    .into_iter()
-    .enumerate()
+    for (changes, (via, path)) in
+        [(Via::Derp, "derp"), (Via::PeerRelayV4, "peer_relay_ipv4"), (Via::Direct, "direct_ipv4")]
+            .into_iter()
+            .enumerate()
     {
         ping(&tailnet)?;
-        tailnet.report_path(tailnet.exit(), "c1", report)?;
+        tailnet.set_path(tailnet.exit(), "c1", via)?;
         let seen = Seen::wait(&agent, path, |seen| seen.is_on(path))?;
         seen.assert_adds_up_since(&before);
         assert_eq!(seen.changes(), Some(1.0 + changes as f64));

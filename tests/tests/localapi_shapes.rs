@@ -3,18 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tailgauge_testbed::client::{BusReader, localapi, localapi_as};
-use tailgauge_testbed::control::ReportedPath;
-use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4};
+use tailgauge_testbed::miniature::{MiniatureTailnet, Options, Via, WEB_V4};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::node::Node;
 use tailgauge_testbed::traffic::{self, Ping};
+use tailgauge_testbed::wireguard::Path;
 
 fn recording(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("recordings").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -87,6 +87,8 @@ fn answers_have_the_recorded_fields() {
     let whois = get(exit, "whois?addr=100.64.0.2:1234");
     assert_same_shape(&whois, &recorded("whois.json"), &[], "whois");
     assert_eq!(whois["Node"]["ComputedName"], "c1");
+    let disco = tailnet.control().by_name("c1").unwrap().disco.to_string();
+    assert_eq!(whois["Node"]["DiscoKey"], disco);
 
     let text = localapi(exit.socket(), "/localapi/v0/usermetrics").unwrap().text();
     let names = |text: &str| -> BTreeSet<String> {
@@ -142,6 +144,8 @@ fn bus_tells_every_change_that_the_real_one_tells() {
     let before = changed[0]["Key"].clone();
     tailnet.rotate_key("c2-renamed").unwrap();
     assert_ne!(next("PeersChanged")[0]["Key"], before);
+    tailnet.rotate_disco_key("c2-renamed").unwrap();
+    assert_ne!(next("PeersChanged")[0]["DiscoKey"], changed[0]["DiscoKey"]);
     let machine = tailnet.remove_peer("c2-renamed").unwrap();
     assert_eq!(next("PeersRemoved"), serde_json::json!([3]));
     tailnet.add_peer(machine).unwrap();
@@ -167,11 +171,15 @@ fn status_reports_paths() {
     }
     assert_eq!(path("c1").0, "10.99.0.11:41641");
     assert_eq!(path("six").0, "[2001:db8:99::d]:41641");
-    tailnet.report_path(exit, "c1", ReportedPath::Derp).unwrap();
+    tailnet.set_path(exit, "c1", Via::Derp).unwrap();
     assert_eq!(path("c1"), (String::new(), String::new()));
-    let relay = "10.99.0.3:40000".parse().unwrap();
-    tailnet.report_path(exit, "c1", ReportedPath::PeerRelay(relay, 1)).unwrap();
-    assert_eq!(path("c1").1, "10.99.0.3:40000:vni:1");
+    for (via, relay) in [(Via::PeerRelayV4, "10.99.0.1:40000"), (Via::PeerRelayV6, "[2001:db8:99::1]:40000")]
+    {
+        let Path::PeerRelay(_, network) = tailnet.set_path(exit, "c1", via).unwrap() else { unreachable!() };
+        assert_eq!(path("c1"), (String::new(), format!("{relay}:vni:{network}")));
+    }
+    tailnet.set_path(exit, "c1", Via::Direct).unwrap();
+    assert_eq!(path("c1"), ("10.99.0.11:41641".to_owned(), String::new()));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tailgauge_ebpf::layout::{Control, Health, Line, Tcp, UnderlayLine, Windows};
+use tailgauge_ebpf::layout::{
+    Control, Health, Line, Messages, PeerUnderlayLine, Tcp, UnderlayLine, Windows, WireGuard,
+};
 
 /// How a program sits on its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,22 @@ pub struct UnderlayCounters {
     pub device: String,
     /// By direction (`layout::RECEIVE`, `layout::TRANSMIT`).
     pub direction: [UnderlayLine; 2],
+}
+
+/// What became of the WireGuard messages that a slot received over UDP, over all its sessions so far; each as the
+/// fields of the same name in `layout::Session`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionTotals {
+    /// Messages, each counter once.
+    pub received: u64,
+    /// Of these, the ones that came after a later one.
+    pub reordered: u64,
+    /// Counters received once more.
+    pub duplicated: u64,
+    /// Counters that never came.
+    pub lost: u64,
+    /// Messages that are none of the above.
+    pub unjudged: u64,
 }
 
 /// The tunnel device as its own counters see it, since the hooks were attached.
@@ -171,6 +189,18 @@ pub struct Kernel {
     pub tcp: Vec<(u32, Tcp)>,
     /// Interfaces under the tunnel, those that were left included.
     pub underlay: Vec<UnderlayCounters>,
+    /// UDP with each peer by slot, summed over shards, by direction (`layout::RECEIVE`, `layout::TRANSMIT`).
+    pub peer_underlay: Vec<[PeerUnderlayLine; 2]>,
+    /// Sum of the slots that were freed for reuse.
+    pub retired_underlay: [PeerUnderlayLine; 2],
+    /// Handshakes and disco of slots that saw any over UDP.
+    pub wireguard: Vec<(u32, WireGuard)>,
+    /// WireGuard messages received, by slot.
+    pub sessions: Vec<SessionTotals>,
+    /// The same of slots that were freed for reuse.
+    pub retired_sessions: SessionTotals,
+    /// Messages of tailscaled as a whole; `None` while they are not counted.
+    pub messages: Option<Box<Messages>>,
     /// Dropped skbs of this network namespace; empty while they are not counted.
     pub drops: Vec<DropDevice>,
     /// What their numbers stand for.

@@ -1,10 +1,24 @@
 //! By which path a peer is reached, and for how long it was on each: the one place that decides.
 //!
-//! tailscaled's word comes every few seconds and is repeated with each piece of other news. Only a new word counts.
+//! tailscaled's word comes from `/status`, each ten seconds at least, and is repeated with each piece of other news.
+//! Between two words the underlay may show better: the path by which WireGuard data was sent to the peer within the
+//! last second. It counts at once, and a word that says otherwise counts only if it was asked for after such data had
+//! ended.
+//!
+//! DERP is the exception: tailscaled that does not trust its address sends everything both there and over UDP, for
+//! some seconds, and before 1.98 for as long as there was something to send (`discoPingTimeout` in
+//! wgengine/magicsock/endpoint.go). So DERP is believed beside such data, too, once tailscaled keeps saying it. From
+//! then on the data shows nothing new, until tailscaled trusts an address again.
 
 use std::time::{Duration, Instant};
 
 use super::tailnet::Path;
+
+/// Silence after which data has ended: it is looked for once a second.
+const STOPPED: Duration = Duration::from_secs(3);
+/// DERP beside data over UDP is believed after it was said for so long. A pong that is late costs tailscaled its trust
+/// for up to a heartbeat, 3 s.
+const SURE: Duration = Duration::from_millis(3_500);
 
 /// The paths of one peer, as long as it has a slot.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +26,8 @@ pub struct PathHistory {
     current: Path,
     /// What tailscaled said last; `None` while it does not say.
     said: Option<Path>,
+    /// What the underlay showed last; `None` once tailscaled's word is newer.
+    shown: Option<Shown>,
     /// Up to when `spent` has been added to; `None` while the path is unknown.
     counted: Option<Instant>,
     /// Time by `Path as usize`; `None` for a path that the peer never had.
@@ -21,21 +37,83 @@ pub struct PathHistory {
     changes: u64,
 }
 
+/// Data over UDP that went on without a break.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    path: Path,
+    since: Instant,
+    last: Instant,
+    /// When tailscaled first said that it uses DERP meanwhile.
+    denied: Option<Instant>,
+    /// It is believed to: the data goes both ways.
+    doubled: bool,
+}
+
 impl PathHistory {
-    /// Takes tailscaled's word, `None` while it has none.
-    pub fn hear(&mut self, said: Option<Path>, now: Instant) {
-        if self.said == said {
-            return;
-        }
-        self.said = said;
-        match said {
-            Some(path) => self.set(path, now),
-            None => self.lose(now),
-        }
+    /// Takes tailscaled's word and the moment at which it was asked; `None` while it has none.
+    pub fn hear(&mut self, said: Option<(Path, Instant)>, now: Instant) {
+        self.settle(now);
+        let Some((path, asked)) = said else {
+            self.said = None;
+            self.shown = self.shown.filter(|shown| !shown.doubled);
+            return self.settle(now);
+        };
+        let before = self.said.replace(path);
+        let believed = self.believes(path, asked, before);
+        self.set(if believed { path } else { self.current }, now);
     }
 
-    /// The peer is reached by `path` from now on, whatever was said before. An earlier moment than the present would
-    /// take back time that was read already.
+    /// The underlay has just shown data sent to the peer by `path`. To be called about once a second while it does.
+    pub fn see(&mut self, path: Path, now: Instant) {
+        self.settle(now);
+        match &mut self.shown {
+            Some(shown) if shown.path == path && (shown.doubled || !shown.ended(now)) => {
+                shown.last = shown.last.max(now);
+                if shown.doubled {
+                    return;
+                }
+            }
+            _ => self.shown = Some(Shown { path, since: now, last: now, denied: None, doubled: false }),
+        }
+        self.set(path, now);
+    }
+
+    /// The peer left: nobody knows its path from now on.
+    pub fn leave(&mut self, now: Instant) {
+        self.settle(now);
+        self.said = None;
+        self.shown = None;
+        self.counted = None;
+    }
+
+    /// Whether a word counts beside what the underlay showed. `before` is the word before it.
+    fn believes(&mut self, path: Path, asked: Instant, before: Option<Path>) -> bool {
+        let Some(shown) = &mut self.shown else { return true };
+        if path == shown.path {
+            shown.denied = None;
+            shown.doubled = false;
+            return true;
+        }
+        if path == Path::Derp && shown.doubled {
+            return true;
+        }
+        if shown.ended(asked) {
+            self.shown = None;
+            return true;
+        }
+        if path != Path::Derp || asked <= shown.since {
+            return false;
+        }
+        let denied = *shown.denied.get_or_insert(asked);
+        // `sources::tailscale` passes on DERP after another path only when it was said twice.
+        let is_news = before.is_some_and(|before| before != Path::Derp);
+        let since = if is_news { shown.since } else { denied };
+        shown.doubled = asked.saturating_duration_since(since) >= SURE;
+        shown.doubled
+    }
+
+    /// The peer is on `path` from now on, but never from before what was counted: that would take back time which was
+    /// read already.
     fn set(&mut self, path: Path, now: Instant) {
         self.settle(now);
         self.counted = self.counted.max(Some(now));
@@ -47,19 +125,20 @@ impl PathHistory {
         }
     }
 
-    /// Nobody knows the path from now on.
-    fn lose(&mut self, now: Instant) {
-        self.settle(now);
-        self.counted = None;
+    /// Gives the time up to now to the current path, as far as that is known.
+    fn settle(&mut self, now: Instant) {
+        let Some(counted) = self.counted else { return };
+        let Some(end) = self.known_until(now) else {
+            self.counted = None;
+            return;
+        };
+        *self.spent[self.current as usize].get_or_insert_default() += end.saturating_duration_since(counted);
+        self.counted = (end >= now).then_some(end.max(counted));
     }
 
-    /// Gives the time up to now to the current path.
-    fn settle(&mut self, now: Instant) {
-        if let Some(counted) = &mut self.counted {
-            *self.spent[self.current as usize].get_or_insert_default() +=
-                now.saturating_duration_since(*counted);
-            *counted = now.max(*counted);
-        }
+    /// Up to when the current path is known; at most now.
+    fn known_until(&self, now: Instant) -> Option<Instant> {
+        if self.said.is_some() { Some(now) } else { self.shown.map(|shown| now.min(shown.last + STOPPED)) }
     }
 
     /// The last known path.
@@ -71,8 +150,8 @@ impl PathHistory {
     /// Time on a path up to now, without the time in which nobody knew it; `None` if the peer never had it.
     #[must_use]
     pub fn spent(&self, path: Path, now: Instant) -> Option<Duration> {
-        let running = self.counted.filter(|_| path == self.current);
-        let running = running.map_or(Duration::ZERO, |counted| now.saturating_duration_since(counted));
+        let running = self.counted.filter(|_| path == self.current).zip(self.known_until(now));
+        let running = running.map_or(Duration::ZERO, |(from, end)| end.saturating_duration_since(from));
         self.spent[path as usize].map(|spent| spent + running)
     }
 
@@ -83,124 +162,13 @@ impl PathHistory {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Seconds on each path that the peer had, in the order of export.
-    fn seconds(history: &PathHistory, now: Instant) -> Vec<(&'static str, u64)> {
-        let spent = |path: Path| Some((path.as_str(), history.spent(path, now)?.as_secs()));
-        Path::ALL.into_iter().filter_map(spent).collect()
-    }
-
-    fn after(start: Instant, seconds: u64) -> Instant {
-        start + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn time_goes_to_the_path_that_the_peer_is_on() {
-        let start = Instant::now();
-        let mut history = PathHistory::default();
-        assert_eq!(seconds(&history, after(start, 5)), []);
-        for (at, path) in [
-            (0, Path::DirectIpv4),
-            (10, Path::DirectIpv4),
-            (30, Path::Derp),
-            (50, Path::PeerRelayIpv6),
-            (55, Path::DirectIpv4),
-        ] {
-            history.hear(Some(path), after(start, at));
-        }
-        let expected = [("direct_ipv4", 45), ("derp", 20), ("peer_relay_ipv6", 5)];
-        assert_eq!(seconds(&history, after(start, 70)), expected);
-        assert_eq!(seconds(&history, after(start, 70)), expected, "reading changes nothing");
-        assert_eq!((history.current(), history.changes()), (Path::DirectIpv4, 3));
-    }
-
-    #[test]
-    fn idle_between_is_no_change_but_has_its_time() {
-        let start = Instant::now();
-        let mut history = PathHistory::default();
-        for (at, path) in [(0, Path::Idle), (10, Path::DirectIpv4), (20, Path::Idle), (30, Path::DirectIpv4)]
-        {
-            history.hear(Some(path), after(start, at));
-        }
-        assert_eq!(seconds(&history, after(start, 40)), [("direct_ipv4", 20), ("idle", 20)]);
-        assert_eq!(history.changes(), 0);
-        history.hear(Some(Path::Idle), after(start, 50));
-        history.hear(Some(Path::Derp), after(start, 60));
-        assert_eq!(history.changes(), 1, "another one than before the rest");
-    }
-
-    #[test]
-    fn unknown_time_belongs_to_no_path() {
-        let start = Instant::now();
-        let mut history = PathHistory::default();
-        history.hear(Some(Path::Derp), start);
-        history.hear(None, after(start, 10));
-        history.hear(None, after(start, 60));
-        assert_eq!(seconds(&history, after(start, 100)), [("derp", 10)]);
-        assert_eq!(history.current(), Path::Derp, "the last known one");
-        history.hear(Some(Path::Derp), after(start, 100));
-        assert_eq!(seconds(&history, after(start, 103)), [("derp", 13)]);
-        assert_eq!(history.changes(), 0);
-    }
-
-    #[test]
-    fn an_old_word_again_changes_nothing() {
-        let start = Instant::now();
-        let mut history = PathHistory::default();
-        history.hear(Some(Path::DirectIpv4), start);
-        history.set(Path::Derp, after(start, 4));
-        history.hear(Some(Path::DirectIpv4), after(start, 6));
-        assert_eq!((history.current(), history.changes()), (Path::Derp, 1), "the old word again");
-        history.hear(Some(Path::Derp), after(start, 10));
-        assert_eq!(history.changes(), 1, "counted already");
-        history.hear(Some(Path::DirectIpv4), after(start, 20));
-        assert_eq!(seconds(&history, after(start, 30)), [("direct_ipv4", 14), ("derp", 16)]);
-        assert_eq!(history.changes(), 2);
-    }
-
-    #[test]
-    fn moments_out_of_order_are_never_counted_twice() {
-        let start = Instant::now();
-        let mut history = PathHistory::default();
-        history.set(Path::Derp, after(start, 10));
-        history.set(Path::DirectIpv4, after(start, 20));
-        history.set(Path::DirectIpv6, after(start, 15));
-        assert_eq!(
-            seconds(&history, after(start, 18)),
-            [("direct_ipv4", 0), ("direct_ipv6", 0), ("derp", 10)]
-        );
-        assert_eq!(
-            seconds(&history, after(start, 21)),
-            [("direct_ipv4", 0), ("direct_ipv6", 1), ("derp", 10)]
-        );
-    }
-
-    proptest! {
-        /// Whatever is said, the seconds of all paths are those in which the path was known, and none falls.
-        #[test]
-        fn seconds_add_up_to_the_time_known(
-            steps in prop::collection::vec((0_u64..30, prop::option::of(0..Path::ALL.len())), 0..50),
-        ) {
-            let mut now = Instant::now();
-            let mut history = PathHistory::default();
-            let (mut known, mut is_known) = (0, false);
-            let mut before = [0; Path::ALL.len()];
-            for (pause, said) in steps {
-                now += Duration::from_secs(pause);
-                known += if is_known { pause } else { 0 };
-                is_known = said.is_some();
-                history.hear(said.map(|index| Path::ALL[index]), now);
-                let spent =
-                    Path::ALL.map(|path| history.spent(path, now).map_or(0, |spent| spent.as_secs()));
-                prop_assert_eq!(spent.iter().sum::<u64>(), known);
-                prop_assert!(spent.iter().zip(before).all(|(now, before)| *now >= before));
-                before = spent;
-            }
-        }
+impl Shown {
+    /// At `now`, nothing has been seen for a while.
+    fn ended(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) >= STOPPED
     }
 }
+
+#[cfg(test)]
+#[path = "paths_tests.rs"]
+mod tests;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::paths::PathHistory;
-use crate::model::tailnet::{Peer, WireGuardSession};
+use crate::model::tailnet::{Path, Peer, WireGuardSession};
 
 /// A peer's row.
 #[derive(Clone, Debug)]
@@ -76,11 +76,24 @@ impl SlotTable {
         }
     }
 
-    /// Takes tailscaled's word for the path of every member, if it has one. Nobody knows the path of a peer that left.
-    pub fn hear_paths(&mut self, knows: bool, now: Instant) {
+    /// Takes tailscaled's word for the path of every member, and the moment at which it was asked; `None` while it has
+    /// none. Nobody knows the path of a peer that left.
+    pub fn hear_paths(&mut self, asked: Option<Instant>, now: Instant) {
         for slot in self.slots.iter_mut().flatten() {
-            let said = (knows && slot.gone_since.is_none()).then_some(slot.peer.path);
-            slot.paths.hear(said, now);
+            if slot.gone_since.is_some() {
+                slot.paths.leave(now);
+            } else {
+                slot.paths.hear(asked.map(|asked| (slot.peer.path, asked)), now);
+            }
+        }
+    }
+
+    /// The underlay has just shown WireGuard data sent to the peer of a slot by `path`, one over UDP. To be called about
+    /// once a second while data flows; where several paths carried some, with the one that carried most.
+    pub fn see_path(&mut self, slot: u32, path: Path, now: Instant) {
+        let slot = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
+        if let Some(slot) = slot.filter(|slot| slot.gone_since.is_none()) {
+            slot.paths.see(path, now);
         }
     }
 
@@ -144,7 +157,6 @@ impl SlotTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tailnet::Path;
 
     fn peer(id: &str) -> Arc<Peer> {
         Arc::new(Peer { id: id.to_owned(), ..Peer::default() })
@@ -195,9 +207,9 @@ mod tests {
         let on = |path, name: &str| {
             vec![Arc::new(Peer { id: "a".to_owned(), name: name.to_owned(), path, ..Peer::default() })]
         };
-        let mut hear = |members: &[Arc<Peer>], knows, at| {
+        let mut hear = |members: &[Arc<Peer>], knows: bool, at| {
             table.update(members, after(at));
-            table.hear_paths(knows, after(at));
+            table.hear_paths(knows.then(|| after(at)), after(at));
         };
         hear(&on(Path::DirectIpv4, "old"), true, 0);
         hear(&on(Path::DirectIpv4, "renamed"), true, 10);
@@ -215,6 +227,25 @@ mod tests {
         table.release(1);
         table.update(&on(Path::Idle, "a"), after(100));
         assert_eq!(spent(&table, Path::Derp, 100), None, "whoever gets the slot begins anew");
+    }
+
+    #[test]
+    fn the_underlay_shows_the_path_of_members_alone() {
+        let mut table = SlotTable::new(8);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        table.update(&[peer("a"), peer("b")], start);
+        table.hear_paths(Some(start), start);
+        table.update(&[peer("a")], after(10));
+        table.hear_paths(Some(after(10)), after(10));
+        for slot in 0..4 {
+            table.see_path(slot, Path::DirectIpv6, after(20));
+        }
+        let current = |slot| table.get(slot).map(|slot| slot.paths.current());
+        assert_eq!([0, 1, 2, 3].map(current), [None, Some(Path::DirectIpv6), Some(Path::Idle), None]);
+        let spent = |slot, path| table.get(slot).unwrap().paths.spent(path, after(30));
+        assert_eq!(spent(1, Path::DirectIpv6), Some(Duration::from_secs(10)));
+        assert_eq!(spent(2, Path::Idle), Some(Duration::from_secs(10)), "until it left");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub fn model(peers: u32) -> Model {
     let mut model = Model { slots: SlotTable::new(peers + 1), ..Model::default() };
     let now = Instant::now();
     model.slots.update(&members, now);
-    model.slots.hear_paths(true, now);
+    model.slots.hear_paths(Some(now), now);
     model.kernel.device = "tailscale0".to_owned();
     model.kernel.slots = (0..=peers).map(|slot| counters(slot.into())).collect();
     model.tailnet = Arc::new(Tailnet {

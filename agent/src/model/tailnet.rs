@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
 
@@ -116,6 +116,12 @@ pub struct Peer {
     pub path: Path,
     /// Where its packets come from while the path is a direct one.
     pub endpoint: Option<SocketAddr>,
+    /// Where it may be reached directly, as the control plane passes on what it said itself.
+    pub endpoints: Vec<SocketAddr>,
+    /// The peer relay by which it is reached, and its virtual network identifier there.
+    pub relay: Option<(SocketAddr, u32)>,
+    /// Public key of its disco messages.
+    pub disco_key: Option<[u8; 32]>,
     /// Code of its home DERP region; says nothing about the path.
     pub derp_region: String,
     /// This node uses the peer as its exit node.
@@ -137,8 +143,8 @@ pub struct Peer {
 pub struct Tailnet {
     /// tailscaled answered the last request.
     pub up: bool,
-    /// The last answer told how the peers are reached; false while tailscaled is away or starts.
-    pub knows_paths: bool,
+    /// When tailscaled was last asked how the peers are reached; `None` while it is away or starts.
+    pub paths_asked: Option<Instant>,
     /// Its version; empty until it answered once.
     pub version: String,
     /// `Running`, `NeedsLogin`, … (`ipn.State`).
@@ -151,6 +157,8 @@ pub struct Tailnet {
     pub home_derp_changes: u64,
     /// Routes this node advertises and that were approved, without its own addresses and without /0.
     pub own_routes: Vec<IpNet>,
+    /// UDP port of this node's own peer relay server, while it has one.
+    pub relay_port: Option<u16>,
     /// Health messages.
     pub health: Vec<String>,
     /// Peers, ordered by id.

@@ -1,4 +1,4 @@
-//! What work costs: the agent has one thread.
+//! What work costs: each thread has its own.
 
 use std::time::Duration;
 

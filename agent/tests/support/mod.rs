@@ -3,3 +3,4 @@
 mod host;
 pub(crate) mod model;
 pub(crate) mod reader;
+mod underlay;

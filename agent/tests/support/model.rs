@@ -33,12 +33,12 @@ pub(crate) fn rich_model(now: Instant) -> Model {
     model.slots = SlotTable::new(4);
     let third = Arc::new(synthetic::peer(3));
     model.slots.update(&[members[0].clone(), Arc::new(hostile), third.clone()], now);
-    model.slots.hear_paths(true, now - Duration::from_secs(100));
+    model.slots.hear_paths(Some(now - Duration::from_secs(100)), now - Duration::from_secs(100));
     model.slots.update(&[members[0].clone(), members[1].clone(), third], now);
-    model.slots.hear_paths(true, now - Duration::from_millis(77_500));
+    model.slots.hear_paths(Some(now - Duration::from_millis(77_500)), now - Duration::from_millis(77_500));
     let known: Vec<_> = members.into_iter().chain([overflow]).collect();
     model.slots.update(&known, now);
-    model.slots.hear_paths(true, now - Duration::from_secs(10));
+    model.slots.hear_paths(Some(now - Duration::from_secs(10)), now - Duration::from_secs(10));
     model.tailnet = Arc::new(Tailnet { peers: known, home_derp_changes: 2, ..(*model.tailnet).clone() });
     fill_kernel(&mut model);
     model.host = super::host::host();
@@ -131,12 +131,16 @@ fn fill_kernel(model: &mut Model) {
     };
     let line = |start| UnderlayLine { kind: [carried(start), carried(start + 10)] };
     kernel.underlay = vec![UnderlayCounters { device: "eth0".to_owned(), direction: [line(100), line(200)] }];
+    super::underlay::fill(kernel);
     kernel.health = Health {
         malformed: 1,
         fragments: 2,
         handshake_insert_failures: 3,
         connection_insert_failures: 4,
         drops_without_namespace: 7,
+        sessions_without_room: 8,
+        messages_unread: 9,
+        disco_insert_failures: 10,
     };
     kernel.maps = vec![
         MapUse { name: "PEERS_V4", entries: 3, capacity: 4096 },

@@ -10,7 +10,7 @@ use tailgauge_ebpf::{
         DIRECTIONS, Disco, Exchange, KINDS_OF_MESSAGE, Kind, RECEIVE, ROLE_INITIATOR, ROLE_RESPONDER,
         ROLE_UNSEEN, TRANSMIT, UNATTRIBUTED, WireGuard,
     },
-    message::{self, DISCO_KEY_AT, HEAD, Message, RELAY_HEADER},
+    message::{self, DISCO_KEY_AT, HEAD, Message, RELAY_HEADER, STUN_HEADER},
 };
 
 use super::{
@@ -28,14 +28,7 @@ const ATTEMPT: u64 = 90_000_000_000;
 /// Takes in the last message of `walk` that is no data.
 #[inline(never)]
 pub(super) fn handle<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &Walk) {
-    let mut head = MaybeUninit::<[u8; HEAD]>::uninit();
-    let length = walk.other_length;
-    let message = if length >= HEAD as u32 && load(skb, walk.other_at, &mut head) {
-        // SAFETY: written by the helper.
-        message::read(unsafe { head.assume_init_ref() }, length)
-    } else {
-        Message::default()
-    };
+    let message = message(skb, walk);
     seen::<DIRECTION>(message.kind);
     if walk.is_foreign != 0 {
         return;
@@ -47,6 +40,24 @@ pub(super) fn handle<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &Walk) {
         Kind::Ping | Kind::Pong | Kind::Disco => disco::<DIRECTION>(skb, walk, message.kind),
         Kind::Data | Kind::Stun | Kind::Other => {}
     }
+}
+
+#[inline(always)]
+fn message(skb: *mut __sk_buff, walk: &Walk) -> Message {
+    let length = walk.other_length;
+    let mut head = MaybeUninit::uninit();
+    if length >= HEAD as u32 && load(skb, walk.other_at, &mut head) {
+        // SAFETY: written by the helper.
+        return message::read(unsafe { head.assume_init_ref() }, length);
+    }
+    // The shortest STUN message.
+    let mut short = MaybeUninit::<[u8; STUN_HEADER]>::uninit();
+    let mut head = [0; HEAD];
+    if length >= STUN_HEADER as u32 && load(skb, walk.other_at, &mut short) {
+        // SAFETY: written by the helper.
+        head[..STUN_HEADER].copy_from_slice(unsafe { short.assume_init_ref() });
+    }
+    message::read(&head, length)
 }
 
 #[inline(always)]

@@ -17,7 +17,7 @@ use tailgauge_ebpf::{
 use super::{
     atomic::add,
     attribution::{Family, class},
-    forget::forgotten,
+    forget::{forget_constant, forgotten},
     maps::{CONTROL, PORTS, SHARDS, UNDERLAY, UNDERLAY_COUNTERS},
     skb::{Linear, Rest},
     walk::follow,
@@ -69,25 +69,24 @@ pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
         return NEXT;
     }
     let Some(place) = place(skb) else { return NEXT };
-    if mark == MARK_FORWARDED {
-        let offset = ip_offset(skb, place);
-        count::<TRANSMIT>(skb, place.row, kind(mark), offset, headers_if_joined(skb, offset));
-        return NEXT;
-    }
     let mut offset = place.offset;
-    let mut datagram = linear::<TRANSMIT>(skb, place);
-    if datagram == UNUSUAL {
-        offset = ip_offset(skb, place);
-        datagram = whole::<TRANSMIT>(skb, offset);
+    let mut datagram = FOREIGN;
+    if mark == MARK_TAILSCALED {
+        datagram = linear::<TRANSMIT>(skb, place);
+        if datagram == UNUSUAL {
+            offset = ip_offset(skb, place);
+            datagram = whole::<TRANSMIT>(skb, offset);
+        }
     }
-    if datagram == FOREIGN {
-        // DERP, and what tailscaled asks the control plane and name servers.
-        let offset = ip_offset(skb, place);
-        count::<TRANSMIT>(skb, place.row, kind(mark), offset, headers_if_joined(skb, offset));
-    } else {
+    if datagram != FOREIGN {
+        let (datagram, offset) = (forget_constant(skb, datagram), forget_constant(skb, offset.into()) as u32);
         count::<TRANSMIT>(skb, place.row, kind(mark), offset, datagram as u32);
         follow::<TRANSMIT>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
+        return NEXT;
     }
+    // Forwarded; or DERP, and what tailscaled asks the control plane and name servers.
+    let offset = ip_offset(skb, place);
+    count::<TRANSMIT>(skb, place.row, kind(mark), offset, headers_if_joined(skb, offset));
     NEXT
 }
 
@@ -109,6 +108,7 @@ pub(super) fn receive(skb: *mut __sk_buff) -> i32 {
         datagram = whole::<RECEIVE>(skb, offset);
     }
     if datagram != FOREIGN {
+        let (datagram, offset) = (forget_constant(skb, datagram), forget_constant(skb, offset.into()) as u32);
         count::<RECEIVE>(skb, place.row, KIND_TAILSCALED, offset, datagram as u32);
         follow::<RECEIVE>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
     }
@@ -252,7 +252,7 @@ fn datagram<const DIRECTION: u32, A: Family>(packet: &Packet<A>, ports: [u8; 4])
     if !matches!(packet.transport, Transport::Udp) || !listens::<A>(u16::from_be_bytes(own)) {
         return FOREIGN;
     }
-    let found = forgotten(u64::from(packet.headers) | u64::from(A::BITS == V6::BITS) << IS_V6);
+    let found = u64::from(packet.headers) | u64::from(A::BITS == V6::BITS) << IS_V6;
     if DIRECTION == TRANSMIT {
         return found;
     }

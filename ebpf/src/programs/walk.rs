@@ -21,6 +21,7 @@ use super::{
     atomic::add,
     attribution::Family as _,
     endpoints::{self, fingerprint},
+    forget::through,
     health,
     maps::{CONTROL, EndpointWords, HAS_LOOP, PEER_UNDERLAY, SHARDS, WALK},
     messages, sessions,
@@ -67,6 +68,7 @@ pub(super) struct Walk {
     others: u32,
     pub(super) other_at: u32,
     pub(super) other_length: u32,
+    scratch: u32,
 }
 
 /// Where the addresses of an IPv4 header are.
@@ -139,6 +141,7 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
         others: 0,
         other_at: 0,
         other_length: 0,
+        scratch: 0,
     };
     segment::<DIRECTION>(skb, walk);
     if walk.at < walk.end {
@@ -246,20 +249,22 @@ fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
 /// A transport message that arrived.
 #[inline(always)]
 fn data(walk: &mut Walk, index: u32, counter: u64) {
-    if walk.row == sessions::NONE || walk.index != index {
+    let mut row = walk.row;
+    if row == sessions::NONE || walk.index != index {
         walk.index = index;
-        walk.row = sessions::find(index);
-        if walk.row == sessions::NONE && walk.slot != UNATTRIBUTED {
-            walk.row = sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now());
+        row = through(&mut walk.row, sessions::find(index));
+        if row == sessions::NONE {
+            if walk.slot == UNATTRIBUTED {
+                return;
+            }
+            row = through(&mut walk.row, sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now()));
         }
     }
-    if walk.row != sessions::NONE {
-        let slot = sessions::receive(walk.row, counter, walk.slot, walk.hash);
-        if slot != walk.slot {
-            // The session proves who has moved to this endpoint.
-            endpoints::learn(&walk.endpoint, slot);
-            walk.slot = slot;
-        }
+    let slot = sessions::receive(row, counter, walk.slot, walk.hash, &mut walk.scratch);
+    if slot != walk.slot {
+        // The session proves who has moved to this endpoint.
+        endpoints::learn(&walk.endpoint, slot);
+        walk.slot = slot;
     }
 }
 

@@ -133,6 +133,7 @@ fn bring_up(lab: &Lab) -> Result<MiniatureTailnet, Box<dyn Error>> {
         delay: half("--peer-rtt", lab.peer_rtt)?,
         loss: lab.peer_loss,
         rate: lab.peer_rate.map(|rate| rate.saturating_mul(1_000_000)),
+        ..Conditions::default()
     };
     let internet = Conditions::delayed(half("--internet-rtt", lab.internet_rtt)?);
     let tailnet = MiniatureTailnet::up(Options::default())?;

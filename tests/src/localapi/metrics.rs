@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::shapes::HOME_DERP;
 use super::view::View;
+use crate::wireguard::Traffic;
 
 /// Every metric of tailscaled 1.102.3 without a running peer relay, in its order.
 pub(super) fn encode(view: &View) -> String {
@@ -19,7 +20,7 @@ pub(super) fn encode(view: &View) -> String {
     };
     let plain = |value| vec![(String::new(), value)];
     let label = |name: &str, value: &str, count| (format!("{{{name}=\"{value}\"}}"), count);
-    let by_path = |pick: fn(&super::view::Traffic) -> u64| -> Vec<(String, u64)> {
+    let by_path = |pick: fn(&Traffic) -> u64| -> Vec<(String, u64)> {
         totals.iter().map(|(path, traffic)| label("path", path, pick(traffic))).collect()
     };
     let routes = "network routes (e.g. by a subnet router)";

@@ -7,9 +7,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::http::VERSION;
-use crate::control::{Machine, ReportedPath};
-use crate::wireguard::PeerStats;
+use crate::control::Machine;
 use crate::wireguard::peers::SESSION_ACTIVE;
+use crate::wireguard::{Path, PeerStats};
 
 /// The one DERP region of the tailnet.
 pub const HOME_DERP: u64 = 999;
@@ -62,11 +62,10 @@ fn capabilities() -> Value {
     })
 }
 
-/// What the engine knows about a peer, and what it should say about the path.
+/// What the engine knows about a peer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PeerFacts {
     pub(super) stats: Option<PeerStats>,
-    pub(super) path: ReportedPath,
     pub(super) is_exit_node: bool,
 }
 
@@ -106,11 +105,11 @@ pub(super) fn peer_status(machine: &Machine, facts: PeerFacts) -> Value {
         .last_write
         .is_some_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < SESSION_ACTIVE));
     let connected = active && stats.last_handshake.is_some();
-    let (current, relay) = match facts.path {
-        ReportedPath::Direct if connected => {
+    let (current, relay) = match stats.path {
+        Path::Direct if connected => {
             (stats.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default(), String::new())
         }
-        ReportedPath::PeerRelay(address, network) => (String::new(), format!("{address}:vni:{network}")),
+        Path::PeerRelay(address, network) if connected => (String::new(), format!("{address}:vni:{network}")),
         _ => (String::new(), String::new()),
     };
     let mut object = common(machine);

@@ -10,8 +10,9 @@ use serde_json::{Map, Value, json};
 use super::Behaviour;
 use super::bus::{Bus, Event, mask, notify};
 use super::shapes::{self, PeerFacts};
-use crate::control::{Control, Machine, ReportedPath};
-use crate::wireguard::{Engine, PeerStats, SessionState, StateHook};
+use crate::control::{Control, Machine};
+use crate::underlay::messages::GENEVE_LEN;
+use crate::wireguard::{Engine, PeerStats, SessionState, StateHook, Traffic, WAY_LABELS};
 
 /// A node's view of the tailnet.
 pub struct View {
@@ -21,15 +22,6 @@ pub struct View {
     behaviour: Mutex<Behaviour>,
     sessions: Mutex<BTreeMap<u64, (SessionState, SystemTime)>>,
     bus: Bus,
-}
-
-/// Traffic on one kind of path.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Traffic {
-    pub(super) rx_bytes: u64,
-    pub(super) tx_bytes: u64,
-    pub(super) rx_packets: u64,
-    pub(super) tx_packets: u64,
 }
 
 impl View {
@@ -137,11 +129,8 @@ impl View {
         let peers: Map<String, Value> = control
             .peers_of(self.id)
             .map(|peer| {
-                let facts = PeerFacts {
-                    stats: self.stats(peer.id),
-                    path: control.reported_path(self.id, peer.id),
-                    is_exit_node: exit_node == Some(&peer.id),
-                };
+                let facts =
+                    PeerFacts { stats: self.stats(peer.id), is_exit_node: exit_node == Some(&peer.id) };
                 (peer.key.public().to_string(), shapes::peer_status(peer, facts))
             })
             .collect();
@@ -202,28 +191,18 @@ impl View {
         json!({ "RBytes": received, "WBytes": sent, "NumLive": live.len(), "LiveDERPs": 1, "LivePeers": live })
     }
 
-    /// tailscaled's labels of paths, each with its traffic.
+    /// tailscaled's labels of paths, each with its traffic; a relay's header counts.
     pub(super) fn traffic_by_path(&self) -> [(&'static str, Traffic); 5] {
-        let mut totals = [
-            ("derp", Traffic::default()),
-            ("direct_ipv4", Traffic::default()),
-            ("direct_ipv6", Traffic::default()),
-            ("peer_relay_ipv4", Traffic::default()),
-            ("peer_relay_ipv6", Traffic::default()),
-        ];
+        let mut totals = WAY_LABELS.map(|label| (label, Traffic::default()));
         let control = self.control();
-        for peer in control.peers_of(self.id) {
-            let Some(stats) = self.stats(peer.id) else { continue };
-            let row = match control.reported_path(self.id, peer.id) {
-                ReportedPath::Derp => 0,
-                ReportedPath::Direct => 1 + usize::from(stats.endpoint.is_some_and(|at| at.is_ipv6())),
-                ReportedPath::PeerRelay(address, _) => 3 + usize::from(address.is_ipv6()),
-            };
-            let total = &mut totals[row].1;
-            total.rx_bytes += stats.rx_bytes;
-            total.tx_bytes += stats.tx_bytes;
-            total.rx_packets += stats.rx_packets;
-            total.tx_packets += stats.tx_packets;
+        for stats in control.peers_of(self.id).filter_map(|peer| self.stats(peer.id)) {
+            for ((label, total), way) in totals.iter_mut().zip(stats.by_way) {
+                let header = if label.starts_with("peer_relay") { GENEVE_LEN as u64 } else { 0 };
+                total.rx_packets += way.rx_packets;
+                total.rx_bytes += way.rx_bytes + way.rx_packets * header;
+                total.tx_packets += way.tx_packets;
+                total.tx_bytes += way.tx_bytes + way.tx_packets * header;
+            }
         }
         totals
     }

@@ -3,8 +3,7 @@
 use ipnet::IpNet;
 
 use super::{MiniatureTailnet, TailnetError};
-use crate::control::{Machine, ReportedPath};
-use crate::node::Node;
+use crate::control::Machine;
 use crate::underlay::disco::DiscoKey;
 use crate::wireguard::PrivateKey;
 
@@ -74,13 +73,6 @@ impl MiniatureTailnet {
         Ok(())
     }
 
-    /// What the LocalAPI of `viewer` says about the path to the machine `peer`. Nothing on the bus tells.
-    pub fn report_path(&self, viewer: &Node, peer: &str, path: ReportedPath) -> Result<(), TailnetError> {
-        let id = self.find(peer)?.id;
-        self.control().reported_paths.insert((viewer.id(), id), path);
-        Ok(())
-    }
-
     fn change(&self, name: &str, change: impl FnOnce(&mut Machine)) -> Result<(), TailnetError> {
         let id = self.find(name)?.id;
         if let Some(machine) = self.control().machines.get_mut(&id) {
@@ -93,14 +85,14 @@ impl MiniatureTailnet {
         Ok(())
     }
 
-    fn reconfigure(&self) -> Result<(), TailnetError> {
+    pub(super) fn reconfigure(&self) -> Result<(), TailnetError> {
         for node in self.nodes() {
             node.reconfigure()?;
         }
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Result<Machine, TailnetError> {
+    pub(super) fn find(&self, name: &str) -> Result<Machine, TailnetError> {
         self.control().by_name(name).cloned().ok_or_else(|| TailnetError::NoSuchMachine(name.to_owned()))
     }
 }

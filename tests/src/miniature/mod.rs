@@ -15,16 +15,19 @@
 //! ```
 
 mod changes;
+mod paths;
 mod topology;
 mod view;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
+pub use paths::Via;
 pub use topology::{
     CORE_V4, CORE_V6, EXIT_SUBNET_V4, EXIT_SUBNET_V6, LAN_V4, LAN_V6, TopologyError, WEB_V4, WEB_V6,
     half_round_trip,
@@ -35,6 +38,7 @@ use crate::leftovers::{self, unique_prefix};
 use crate::link::Link;
 use crate::netns::{Namespace, NamespaceError};
 use crate::node::{Node, NodeError};
+use crate::process::Timeout;
 use crate::traffic::{Server, TrafficError};
 use crate::underlay::hub::{Hub, HubError};
 use topology::SITES;
@@ -64,6 +68,17 @@ pub enum TailnetError {
     /// The folder for sockets and logs.
     #[error("cannot make a folder for sockets and logs")]
     Folder(#[source] io::Error),
+    /// A node does not get its connection to DERP.
+    #[error(transparent)]
+    Derp(#[from] Timeout),
+    /// A machine has no address in the family of the relay.
+    #[error("{machine} has no underlay address to reach {relay} from")]
+    NoAddress {
+        /// The machine.
+        machine: String,
+        /// The relay's address.
+        relay: IpAddr,
+    },
     /// There is no machine of that name.
     #[error("no machine is named {0}")]
     NoSuchMachine(String),
@@ -74,7 +89,7 @@ pub struct MiniatureTailnet {
     // The order of fields is the order in which they go.
     nodes: Vec<Node>,
     links: BTreeMap<&'static str, Link>,
-    _hub: Hub,
+    hub: Hub,
     control: Arc<Mutex<Control>>,
     web: Arc<Namespace>,
     lan: Arc<Namespace>,
@@ -110,7 +125,7 @@ impl MiniatureTailnet {
         for node in &nodes {
             node.start()?;
         }
-        Ok(Self { nodes, links, _hub: hub, control, web, lan, core, folder })
+        Ok(Self { nodes, links, hub, control, web, lan, core, folder })
     }
 
     /// The exit node, 100.64.0.1, which also advertises a subnet.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::derp::DerpServer;
+use super::peer_relay::PeerRelay;
 use super::stun::StunServer;
 use crate::netns::{Namespace, NamespaceError};
 
@@ -26,6 +28,8 @@ pub enum HubError {
 #[derive(Debug)]
 pub struct Hub {
     _stun: StunServer,
+    derp: DerpServer,
+    relay: PeerRelay,
 }
 
 impl Hub {
@@ -33,6 +37,20 @@ impl Hub {
     pub fn start(namespace: &Namespace) -> Result<Self, HubError> {
         let serve = |service| move |source| HubError::Serve { service, source };
         let stun = namespace.run(StunServer::start)?.map_err(serve("STUN"))?;
-        Ok(Self { _stun: stun })
+        let derp = namespace.run(DerpServer::start)?.map_err(serve("DERP"))?;
+        let relay = namespace.run(PeerRelay::start)?.map_err(serve("a peer relay"))?;
+        Ok(Self { _stun: stun, derp, relay })
+    }
+
+    /// The DERP server.
+    #[must_use]
+    pub fn derp(&self) -> &DerpServer {
+        &self.derp
+    }
+
+    /// The peer relay.
+    #[must_use]
+    pub fn relay(&self) -> &PeerRelay {
+        &self.relay
     }
 }

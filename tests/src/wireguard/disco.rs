@@ -1,15 +1,17 @@
 //! Disco pings and pongs with every active peer, and what they really took.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::paths::Way;
 use super::peers::{Peer, PeerTable, lock};
 use super::plane::Plane;
+use super::receive::Arrival;
 use crate::underlay::disco::{self, Disco, Kind, Transaction};
+use crate::underlay::messages::GENEVE_DISCO;
 
 /// The best path of an active peer is asked so often: `heartbeatInterval` (`wgengine/magicsock/endpoint.go`).
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -100,23 +102,29 @@ fn keep(measurements: &mut Vec<Duration>, new: Duration) {
 impl Plane {
     /// Pings a peer that is active, if it is time.
     pub(super) fn heartbeat(&self, peer: &Peer) {
-        let Some(to) = peer.endpoint() else { return };
+        // Who is reached through DERP is not pinged there all the time.
+        let Some(way) = peer.way().filter(|way| *way != Way::Derp) else { return };
         let key = self.disco_key();
-        peer.disco.ping_if_due(|transaction| self.send_alone(to, &disco::ping(key, transaction)));
+        peer.disco.ping_if_due(|transaction| self.send_disco(peer, way, &disco::ping(key, transaction)));
     }
 
-    /// Takes a disco message that was read at `since`; strangers are not answered.
-    pub(super) fn receive_disco(&self, table: &PeerTable, message: Disco, from: SocketAddr, since: Instant) {
+    fn send_disco(&self, peer: &Peer, way: Way, message: &[u8]) -> bool {
+        self.send_batch(peer, way, GENEVE_DISCO, message, message.len())
+    }
+
+    /// Takes a disco message; strangers are not answered.
+    pub(super) fn receive_disco(&self, table: &PeerTable, message: Disco, arrival: Arrival) {
         let Some(peer) = table.by_disco(message.key) else { return };
         match message.kind {
-            Kind::Pong => peer.disco.ponged(message.transaction, since),
+            Kind::Pong => peer.disco.ponged(message.transaction, arrival.since),
             Kind::Ping => {
                 let busy = Duration::from_nanos(self.reaction.load(Ordering::Relaxed));
                 if !busy.is_zero() {
                     thread::sleep(busy);
                 }
                 let key = self.disco_key();
-                peer.disco.answer(since, || self.send_alone(from, &disco::pong(key, message.transaction)));
+                let pong = disco::pong(key, message.transaction);
+                peer.disco.answer(arrival.since, || self.send_disco(peer, arrival.way, &pong));
             }
         }
     }

@@ -2,7 +2,9 @@
 
 pub mod disco;
 pub mod engine;
+pub mod handshakes;
 pub mod keys;
+mod paths;
 pub mod peers;
 mod plane;
 mod receive;
@@ -11,8 +13,10 @@ mod timers;
 
 pub use disco::DiscoTruth;
 pub use engine::{Engine, EngineError};
+pub use handshakes::{Handshake, HandshakeTruth};
 pub use keys::{Identity, PrivateKey, PublicKey};
-pub use peers::{InnerCounts, PeerConfig, PeerStats};
+pub use paths::{Path, WAY_LABELS};
+pub use peers::{PeerConfig, PeerStats, Traffic};
 pub use plane::{SessionState, StateHook};
 
 /// tailscaled's port on every node.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,9 @@ use boringtun::noise::Tunn;
 use ipnet::IpNet;
 
 use super::disco::Exchange;
+use super::handshakes::Record;
 use super::keys::{PrivateKey, PublicKey};
+use super::paths::{Path, WAYS, Way};
 use crate::underlay::disco::DiscoKey;
 
 /// A peer is active for so long after something was sent to it: `sessionActiveTimeout` (`wgengine/magicsock`).
@@ -27,6 +29,8 @@ pub struct PeerConfig {
     pub disco: DiscoKey,
     /// Where it listens.
     pub endpoint: Option<SocketAddr>,
+    /// How it is reached.
+    pub path: Path,
     /// What may come from it and goes to it; the longest prefix wins.
     pub allowed_ips: Vec<IpNet>,
 }
@@ -38,39 +42,63 @@ pub struct PeerStats {
     pub rx_bytes: u64,
     /// Bytes of WireGuard messages sent.
     pub tx_bytes: u64,
-    /// WireGuard messages received.
-    pub rx_packets: u64,
-    /// WireGuard messages sent.
-    pub tx_packets: u64,
+    /// WireGuard messages by the way they took, in the order of [`super::WAY_LABELS`], without the header of a relay.
+    pub by_way: [Traffic; WAYS],
     /// When something was last sent.
     pub last_write: Option<SystemTime>,
     /// When a handshake was last completed.
     pub last_handshake: Option<SystemTime>,
     /// Where it was last heard from, or is said to listen.
     pub endpoint: Option<SocketAddr>,
-    /// The IP packets inside.
-    pub inner: InnerCounts,
+    /// How it is reached.
+    pub path: Path,
+    /// The IP packets inside, one by one as they are between splitting and coalescing, IP headers included: what a wire
+    /// inside the tunnel would carry.
+    pub inner: Traffic,
 }
 
-/// IP packets one by one, as they are between splitting and coalescing: what a wire inside the tunnel would carry.
+/// Packets or messages both ways.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct InnerCounts {
-    /// Packets written to the TUN.
+pub struct Traffic {
+    /// Received.
     pub rx_packets: u64,
-    /// Their bytes, IP headers included.
+    /// Their bytes.
     pub rx_bytes: u64,
-    /// Packets read from the TUN.
+    /// Sent.
     pub tx_packets: u64,
-    /// Their bytes, IP headers included.
+    /// Their bytes.
     pub tx_bytes: u64,
 }
 
+/// [`Traffic`] that goes on.
 #[derive(Default)]
-struct Inner {
+struct Counters {
     rx_packets: AtomicU64,
     rx_bytes: AtomicU64,
     tx_packets: AtomicU64,
     tx_bytes: AtomicU64,
+}
+
+impl Counters {
+    fn received(&self, packets: usize, bytes: usize) {
+        self.rx_packets.fetch_add(packets as u64, Ordering::Relaxed);
+        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn sent(&self, packets: usize, bytes: usize) {
+        self.tx_packets.fetch_add(packets as u64, Ordering::Relaxed);
+        self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Traffic {
+        let count = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        Traffic {
+            rx_packets: count(&self.rx_packets),
+            rx_bytes: count(&self.rx_bytes),
+            tx_packets: count(&self.tx_packets),
+            tx_bytes: count(&self.tx_bytes),
+        }
+    }
 }
 
 /// A peer and its WireGuard sessions.
@@ -78,17 +106,14 @@ pub(super) struct Peer {
     pub(super) id: u64,
     pub(super) key: PublicKey,
     pub(super) tunnel: Mutex<Tunn>,
-    rx_bytes: AtomicU64,
-    tx_bytes: AtomicU64,
-    rx_packets: AtomicU64,
-    tx_packets: AtomicU64,
-    /// A handshake was answered, and nothing has been received under its keys yet.
-    pub(super) unconfirmed: AtomicBool,
+    by_way: [Counters; WAYS],
+    path: Mutex<Path>,
     endpoint: Mutex<Option<SocketAddr>>,
     last_write: AtomicU64,
     last_handshake: AtomicU64,
-    inner: Inner,
+    inner: Counters,
     pub(super) disco: Exchange,
+    pub(super) handshakes: Record,
     index: u32,
 }
 
@@ -102,16 +127,14 @@ impl Peer {
             id: config.id,
             key: config.key,
             tunnel: Mutex::new(tunnel),
-            rx_bytes: AtomicU64::new(0),
-            tx_bytes: AtomicU64::new(0),
-            rx_packets: AtomicU64::new(0),
-            tx_packets: AtomicU64::new(0),
-            unconfirmed: AtomicBool::new(false),
+            by_way: Default::default(),
+            path: Mutex::new(config.path),
             endpoint: Mutex::new(config.endpoint),
             last_write: AtomicU64::new(0),
             last_handshake: AtomicU64::new(0),
-            inner: Inner::default(),
+            inner: Counters::default(),
             disco: Exchange::default(),
+            handshakes: Record::default(),
             index,
         }
     }
@@ -124,15 +147,26 @@ impl Peer {
         *lock(&self.endpoint) = endpoint;
     }
 
-    pub(super) fn received(&self, bytes: usize) {
-        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.rx_packets.fetch_add(1, Ordering::Relaxed);
+    fn set_path(&self, path: Path) {
+        *lock(&self.path) = path;
+    }
+
+    /// Where messages to it go now; `None` while it is not known where it listens.
+    pub(super) fn way(&self) -> Option<Way> {
+        match *lock(&self.path) {
+            Path::Direct => self.endpoint().map(Way::Direct),
+            Path::Derp => Some(Way::Derp),
+            Path::PeerRelay(address, network) => Some(Way::PeerRelay(address, network)),
+        }
+    }
+
+    pub(super) fn received(&self, way: Way, bytes: usize) {
+        self.by_way[way.kind()].received(1, bytes);
     }
 
     /// Whether this made the peer active.
-    pub(super) fn sent(&self, packets: usize, bytes: usize) -> bool {
-        self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.tx_packets.fetch_add(packets as u64, Ordering::Relaxed);
+    pub(super) fn sent(&self, way: Way, packets: usize, bytes: usize) -> bool {
+        self.by_way[way.kind()].sent(packets, bytes);
         let now = now();
         !is_recent(self.last_write.swap(now, Ordering::Relaxed), now)
     }
@@ -143,14 +177,12 @@ impl Peer {
     }
 
     pub(super) fn inner_received(&self, bytes: usize) {
-        self.inner.rx_packets.fetch_add(1, Ordering::Relaxed);
-        self.inner.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.inner.received(1, bytes);
     }
 
     pub(super) fn inner_sent<'a>(&self, packets: impl ExactSizeIterator<Item = &'a [u8]>) {
-        self.inner.tx_packets.fetch_add(packets.len() as u64, Ordering::Relaxed);
-        let bytes: usize = packets.map(<[u8]>::len).sum();
-        self.inner.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let count = packets.len();
+        self.inner.sent(count, packets.map(<[u8]>::len).sum());
     }
 
     pub(super) fn completed_handshake(&self) {
@@ -162,18 +194,13 @@ impl Peer {
             0 => None,
             nanoseconds => Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds)),
         };
-        let count = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let by_way = self.by_way.each_ref().map(Counters::read);
         PeerStats {
-            rx_bytes: count(&self.rx_bytes),
-            tx_bytes: count(&self.tx_bytes),
-            rx_packets: count(&self.rx_packets),
-            tx_packets: count(&self.tx_packets),
-            inner: InnerCounts {
-                rx_packets: count(&self.inner.rx_packets),
-                rx_bytes: count(&self.inner.rx_bytes),
-                tx_packets: count(&self.inner.tx_packets),
-                tx_bytes: count(&self.inner.tx_bytes),
-            },
+            rx_bytes: by_way.iter().map(|way| way.rx_bytes).sum(),
+            tx_bytes: by_way.iter().map(|way| way.tx_bytes).sum(),
+            by_way,
+            path: *lock(&self.path),
+            inner: self.inner.read(),
             last_write: time(&self.last_write),
             last_handshake: time(&self.last_handshake),
             endpoint: self.endpoint(),
@@ -202,6 +229,7 @@ impl PeerTable {
                 _ => Arc::new(Peer::new(private, config)),
             };
             peer.set_endpoint(config.endpoint);
+            peer.set_path(config.path);
             table.by_id.insert(config.id, Arc::clone(&peer));
             table.by_index.insert(peer.index, Arc::clone(&peer));
             table.by_key.insert(config.key, Arc::clone(&peer));

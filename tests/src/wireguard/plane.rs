@@ -1,7 +1,7 @@
 //! What the threads of a data plane share, and the way from the TUN to the underlay.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,7 +15,9 @@ use super::socket::{MAX_BATCH, MAX_RECEIVE, MAX_SEGMENTS, UnderlaySocket};
 use crate::offload::vnet::VNET_HEADER_LEN;
 use crate::offload::{Segments, VnetHeader, ip, split};
 use crate::tun::{MAX_FRAME, Tun};
+use crate::underlay::derp::Outbox;
 use crate::underlay::disco::DiscoKey;
+use crate::underlay::messages::{GENEVE_LEN, GENEVE_WIREGUARD};
 use crate::wake::{Stop, Wake};
 
 /// What a message may be longer than its packet, and the length of the longest handshake message.
@@ -56,8 +58,10 @@ pub(super) struct Plane {
     pub(super) table: RwLock<Arc<PeerTable>>,
     pub(super) hook: StateHook,
     pub(super) drops: AtomicU64,
-    /// Who answers STUN.
+    /// Addresses of who answers STUN and serves DERP.
     pub(super) hub: Vec<IpAddr>,
+    /// What goes to peers through DERP; `None` while no peer is reached that way.
+    pub(super) derp: RwLock<Option<Arc<Outbox>>>,
     pub(super) stun_sent: AtomicU64,
     pub(super) stun_received: AtomicU64,
     /// Nanoseconds that every pong is held back, as by a busy tailscaled.
@@ -171,29 +175,45 @@ impl Plane {
     }
 
     /// Sends messages that lie one after the other, as many at once as have the same length.
-    pub(super) fn send(&self, peer: &Peer, mut messages: &[u8], mut lengths: &[usize]) {
-        let Some(to) = peer.endpoint() else { return };
-        let socket = &self.sockets[usize::from(to.is_ipv6())];
+    ///
+    /// Whether all of them left.
+    pub(super) fn send(&self, peer: &Peer, mut messages: &[u8], mut lengths: &[usize]) -> bool {
+        let Some(way) = peer.way() else { return false };
+        let mut all = true;
         while let Some(&segment) = lengths.first() {
-            let most = MAX_SEGMENTS.min(MAX_BATCH / segment).max(1);
+            let most = MAX_SEGMENTS.min(MAX_BATCH / (segment + GENEVE_LEN)).max(1);
             let mut count = lengths.iter().take(most).take_while(|len| **len == segment).count();
             // The last datagram of a batch may be shorter.
             if count < most && lengths.get(count).is_some_and(|len| *len < segment) {
                 count += 1;
             }
             let bytes: usize = lengths[..count].iter().sum();
-            if socket.send(to, &messages[..bytes], segment).is_err() {
+            peer.handshakes.sending(&messages[..bytes]);
+            if !self.send_batch(peer, way, GENEVE_WIREGUARD, &messages[..bytes], segment) {
+                peer.handshakes.not_sent(&messages[..bytes]);
                 self.drop_packet();
+                all = false;
             }
-            if peer.sent(count, bytes) {
+            if peer.sent(way, count, bytes) {
                 self.heartbeat(peer);
             }
             messages = &messages[bytes..];
             lengths = &lengths[count..];
         }
+        all
     }
-    /// Sends one datagram that is no WireGuard message; whether it left.
-    pub(super) fn send_alone(&self, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.sockets[usize::from(to.is_ipv6())].send(to, datagram, datagram.len()).is_ok()
+    /// Starts a new handshake although there may be a session; whether the initiation left.
+    pub(super) fn rekey(&self, peer: &Peer) -> bool {
+        let mut buffer = [0; HANDSHAKE_LEN];
+        let mut tunnel = lock(&peer.tunnel);
+        let TunnResult::WriteToNetwork(message) = tunnel.format_handshake_initiation(&mut buffer, true)
+        else {
+            return false;
+        };
+        let len = message.len();
+        let left = self.send(peer, message, &[len]);
+        drop(tunnel);
+        (self.hook)(peer.id, SessionState::Handshake);
+        left
     }
 }

@@ -1,6 +1,5 @@
 //! From the underlay to the TUN.
 
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,16 +9,24 @@ use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 
 use super::keys::PublicKey;
+use super::paths::Way;
 use super::peers::{Peer, PeerTable, lock};
 use super::plane::{HANDSHAKE_LEN, Plane, Scratch, SessionState};
 use super::socket::{MAX_RECEIVE, UnderlaySocket};
 use crate::offload::{Coalescer, ip};
 use crate::underlay::disco::Disco;
-use crate::underlay::messages;
+use crate::underlay::messages::{is_stun, unwrap_geneve};
 use crate::wake::{Stop, Wake};
 
 /// Receives of one batch; together they become as few TUN writes as possible.
 const RECEIVES_PER_BATCH: usize = 64;
+
+/// Where a datagram came from, and when it was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) way: Way,
+    pub(super) since: Instant,
+}
 
 impl Plane {
     pub(super) fn receive_loop(&self, socket: &UnderlaySocket, stop: &Stop) {
@@ -32,28 +39,46 @@ impl Plane {
                 let Ok(received) = socket.receive(&mut buffer) else { break };
                 let since = Instant::now();
                 for datagram in buffer[..received.len].chunks(received.segment) {
+                    let (way, datagram) = match unwrap_geneve(datagram) {
+                        Some((_, network, message)) => (Way::PeerRelay(received.from, network), message),
+                        None => (Way::Direct(received.from), datagram),
+                    };
+                    let arrival = Arrival { way, since };
                     if let Some(message) = Disco::parse(datagram) {
-                        self.receive_disco(&table, message, received.from, since);
-                    } else if messages::is_stun(datagram) {
+                        self.receive_disco(&table, message, arrival);
+                    } else if is_stun(datagram) {
                         self.stun_received.fetch_add(1, Ordering::Relaxed);
                     } else {
-                        self.receive(&table, datagram, received.from, &mut scratch, &mut coalescer);
+                        self.receive(&table, datagram, arrival, &mut scratch, &mut coalescer);
                     }
                 }
             }
-            coalescer.drain(|write| {
-                if self.tun.write(write).is_err() {
-                    self.drop_packet();
-                }
-            });
+            self.write(&mut coalescer);
         }
+    }
+
+    /// Takes what came through DERP: one message at a time, written to the TUN when no `more` have come already.
+    pub(super) fn receive_derp(&self, message: &[u8], more: bool, batch: &mut (Scratch, Coalescer)) {
+        let arrival = Arrival { way: Way::Derp, since: Instant::now() };
+        self.receive(&self.table(), message, arrival, &mut batch.0, &mut batch.1);
+        if !more {
+            self.write(&mut batch.1);
+        }
+    }
+
+    fn write(&self, coalescer: &mut Coalescer) {
+        coalescer.drain(|write| {
+            if self.tun.write(write).is_err() {
+                self.drop_packet();
+            }
+        });
     }
 
     fn receive(
         &self,
         table: &PeerTable,
         datagram: &[u8],
-        from: SocketAddr,
+        arrival: Arrival,
         scratch: &mut Scratch,
         coalescer: &mut Coalescer,
     ) {
@@ -72,13 +97,17 @@ impl Plane {
         };
         let Some(peer) = peer else { return self.drop_packet() };
         let mut tunnel = lock(&peer.tunnel);
-        let outcome = tunnel.decapsulate(Some(from.ip()), datagram, &mut scratch.plaintext);
+        let outcome =
+            tunnel.decapsulate(arrival.way.address().map(|from| from.ip()), datagram, &mut scratch.plaintext);
         if matches!(outcome, TunnResult::Err(_)) {
             return self.drop_packet();
         }
-        peer.received(datagram.len());
+        peer.received(arrival.way, datagram.len());
+        let completes = peer.handshakes.read(datagram, arrival.since);
         // Authenticated: the peer is where this came from.
-        if peer.endpoint() != Some(from) {
+        if let Way::Direct(from) = arrival.way
+            && peer.endpoint() != Some(from)
+        {
             peer.set_endpoint(Some(from));
         }
         match outcome {
@@ -101,7 +130,10 @@ impl Plane {
             _ => {}
         }
         drop(tunnel);
-        self.note_handshake(peer, datagram[0]);
+        if completes {
+            peer.completed_handshake();
+            (self.hook)(peer.id, SessionState::Established);
+        }
     }
 
     /// Sends what waited for the handshake.
@@ -114,23 +146,6 @@ impl Plane {
             if len == HANDSHAKE_LEN && scratch.plaintext[0] == 1 {
                 break;
             }
-        }
-    }
-
-    /// A handshake is complete for the initiator with the response, for the responder with the first data.
-    fn note_handshake(&self, peer: &Peer, message_type: u8) {
-        let complete = match message_type {
-            1 => {
-                peer.unconfirmed.store(true, Ordering::Relaxed);
-                false
-            }
-            2 => true,
-            4 => peer.unconfirmed.load(Ordering::Relaxed) && peer.unconfirmed.swap(false, Ordering::Relaxed),
-            _ => false,
-        };
-        if complete {
-            peer.completed_handshake();
-            (self.hook)(peer.id, SessionState::Established);
         }
     }
 }

@@ -62,7 +62,8 @@ impl Plane {
     fn ask_stun(&self) {
         for server in &self.hub {
             let request = messages::stun_request(rand::random());
-            if self.send_alone(SocketAddr::new(*server, stun::PORT), &request) {
+            let socket = &self.sockets[usize::from(server.is_ipv6())];
+            if socket.send(SocketAddr::new(*server, stun::PORT), &request, request.len()).is_ok() {
                 self.stun_sent.fetch_add(1, Ordering::Relaxed);
             }
         }

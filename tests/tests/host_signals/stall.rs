@@ -36,10 +36,17 @@ fn pause(since: Instant, interval: f64) {
 
 #[test]
 fn a_stall_of_tailscaled_s_ring_is_a_few_samples_and_a_peak() {
-    let Some(stage) = stage("a_stall_of_tailscaled_s_ring_is_a_few_samples_and_a_peak", &["ip"]) else {
-        return;
-    };
-    let mut agent = stage.agent(&[]).unwrap();
+    stall_of_the_ring("a_stall_of_tailscaled_s_ring_is_a_few_samples_and_a_peak", &[]);
+}
+
+#[test]
+fn so_it_is_where_no_program_counts_drops() {
+    stall_of_the_ring("so_it_is_where_no_program_counts_drops", &["--no-collector.drops"]);
+}
+
+fn stall_of_the_ring(test: &str, flags: &[&str]) {
+    let Some(stage) = stage(test, &["ip"]) else { return };
+    let mut agent = stage.agent(flags).unwrap();
     let name = "tailgauge_tunnel_transmit_dropped_sample_packets";
     let before = agent
         .wait_scrape("the sampler", |scrape| above(scrape, name, ZERO).0 == 0.0 && samples(scrape) > 3.0)

@@ -12,34 +12,11 @@ mod stand;
 
 use std::time::{Duration, Instant};
 
-use tailgauge_testbed::needs;
+use tailgauge_testbed::{compat, needs};
 
 use compare::Rounds;
 use stand::{ROOT, Stand, with};
 
-/// Every collector of `/compat/node`.
-const COLLECTORS: [&str; 20] = [
-    "conntrack",
-    "cpu",
-    "diskstats",
-    "filesystem",
-    "loadavg",
-    "meminfo",
-    "netclass",
-    "netdev",
-    "netstat",
-    "os",
-    "pressure",
-    "processes",
-    "sockstat",
-    "softnet",
-    "stat",
-    "tcpstat",
-    "time",
-    "udp_queues",
-    "uname",
-    "vmstat",
-];
 const NEEDED: [&str; 4] = ["ip", "nft", "unshare", "prometheus-node-exporter"];
 /// Long enough for every figure to stand still once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,7 +41,8 @@ fn the_host_of_a_container_is_shown_as_node_exporter_shows_it() {
 }
 
 fn agrees(stand: &Stand<'_>) {
-    let ours = format!("/compat/node?{}", COLLECTORS.map(|name| format!("collect[]={name}")).join("&"));
+    let collectors: Vec<_> = compat::collectors().map(|name| format!("collect[]={name}")).collect();
+    let ours = format!("/compat/node?{}", collectors.join("&"));
     let mut rounds = Rounds::default();
     let end = Instant::now() + PATIENCE;
     // A figure that moves may do so between the scrapes: it has to agree once. One that is wrong never does.
@@ -92,11 +70,9 @@ fn chooses(stand: &Stand<'_>) {
         let names = scrape.samples.matching("node_scrape_collector_success", &[]);
         names.map(|sample| sample.label("collector").unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let defaults: Vec<_> =
-        COLLECTORS.into_iter().filter(|name| !["processes", "tcpstat"].contains(name)).collect();
-    assert_eq!(collectors(""), defaults);
+    assert_eq!(collectors(""), compat::BY_DEFAULT);
     assert_eq!(collectors("?collect[]=tcpstat&collect%5B%5D=cpu"), ["cpu", "tcpstat"]);
-    let others: Vec<_> = defaults.into_iter().filter(|name| *name != "netclass").collect();
+    let others: Vec<_> = compat::BY_DEFAULT.into_iter().filter(|name| *name != "netclass").collect();
     assert_eq!(collectors("?exclude[]=netclass&exclude[]=hwmon"), others);
     for query in ["?collect[]=coffee", "?collect[]=", "?collect[]=cpu&collect[]=coffee"] {
         assert_eq!(stand.status(query), (400, 400), "{query}");

@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tailgauge_testbed::agent::{self, Agent};
-use tailgauge_testbed::http;
 use tailgauge_testbed::process::wait_until;
 use tailgauge_testbed::stage::Stage;
+use tailgauge_testbed::{compat, http};
 
-use super::COLLECTORS;
 use super::compare::Scrape;
 use super::differences::COVERED;
 
@@ -119,7 +118,7 @@ fn fill(stage: &Stage) -> Sockets {
 fn script(folder: &Path, root: &str) -> PathBuf {
     let quoted = |flag: &str| format!("\"{}\"", flag.replace('\\', "\\\\").replace('$', "\\$"));
     let flags = FLAGS.iter().map(|flag| quoted(flag));
-    let collectors = COLLECTORS.iter().map(|name| format!("--collector.{name}"));
+    let collectors = compat::collectors().map(|name| format!("--collector.{name}"));
     let flags: Vec<_> = flags.chain(collectors).chain([format!("--path.rootfs={root}")]).collect();
     let program = folder.join("both");
     let text = SCRIPT

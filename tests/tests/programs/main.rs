@@ -8,6 +8,8 @@ mod counting;
 mod flow;
 mod handshakes;
 mod inner;
+mod messages;
+mod sessions;
 mod underlay;
 mod windows;
 

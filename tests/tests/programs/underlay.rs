@@ -13,12 +13,17 @@ use crate::load;
 
 /// Row of the loopback device, on which test runs take place.
 const ROW: u32 = 3;
-const PORT: u16 = 41641;
-const PORT_V6: u16 = 41642;
+pub(crate) const PORT: u16 = 41641;
+pub(crate) const PORT_V6: u16 = 41642;
 
 /// Programs that count index 1 in [`ROW`], where an IP header comes after `link_header` bytes.
 fn programs(test: &str, link_header: u16) -> Option<Programs> {
-    let mut programs = load(test, Sizes::default())?;
+    programs_of(test, link_header, Sizes::default())
+}
+
+/// The same with maps of chosen sizes.
+pub(crate) fn programs_of(test: &str, link_header: u16, sizes: Sizes) -> Option<Programs> {
+    let mut programs = load(test, sizes)?;
     let mut underlay = Underlay::default();
     underlay.devices[0] = UnderlayDevice { ifindex: 77, link_header: 0, row: 0 };
     underlay.devices[ROW as usize] = UnderlayDevice { ifindex: 1, link_header, row: ROW as u16 };
@@ -37,7 +42,7 @@ fn programs(test: &str, link_header: u16) -> Option<Programs> {
 }
 
 /// Another machine, and a socket of this one.
-fn sockets(six: bool) -> (SocketAddr, SocketAddr) {
+pub(crate) fn sockets(six: bool) -> (SocketAddr, SocketAddr) {
     let (far, own) = if six {
         ("[2001:db8:ff::9]:41641", format!("[2001:db8::1]:{PORT_V6}"))
     } else {
@@ -48,7 +53,7 @@ fn sockets(six: bool) -> (SocketAddr, SocketAddr) {
 
 /// An Ethernet header with VLAN tags, and a packet. The type, one for experiments (IEEE 802), is of no importance:
 /// the version nibble decides.
-fn frame(tags: usize, packet: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(tags: usize, packet: &[u8]) -> Vec<u8> {
     let mut frame = vec![2; 12];
     for tag in 0..tags {
         frame.extend(if tag == 0 && tags > 1 { [0x88, 0xa8] } else { [0x81, 0x00] });

@@ -57,6 +57,34 @@ pub(super) static HANDSHAKE: LazyLock<Buckets> = LazyLock::new(|| {
     Buckets::ending_before(&below, 6)
 });
 
+/// Reactions of tailscaled itself, counted in microseconds: 32 µs to 1 s.
+pub(super) static RESPONSE: LazyLock<Buckets> = LazyLock::new(|| {
+    const K: u64 = 1 << 10;
+    let below = [
+        32,
+        64,
+        96,
+        128,
+        192,
+        256,
+        384,
+        512,
+        768,
+        K,
+        K + K / 2,
+        2 * K,
+        4 * K,
+        8 * K,
+        16 * K,
+        32 * K,
+        64 * K,
+        128 * K,
+        256 * K,
+        1024 * K,
+    ];
+    Buckets::ending_before(&below, 6)
+});
+
 /// Lives of connections, counted in milliseconds: 16 ms to 4.7 h.
 pub(super) static LIFETIME: LazyLock<Buckets> = LazyLock::new(|| {
     let below: Vec<u64> = [4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 24]
@@ -151,7 +179,7 @@ mod tests {
 
     #[test]
     fn every_exported_bound_ends_a_kernel_bucket() {
-        for buckets in [&*HANDSHAKE, &*LIFETIME, &*WINDOW] {
+        for buckets in [&*HANDSHAKE, &*RESPONSE, &*LIFETIME, &*WINDOW] {
             let scale = 10f64.powi(buckets.decimals as i32);
             let mut previous = None;
             assert!((16..=20).contains(&buckets.bounds.len()));

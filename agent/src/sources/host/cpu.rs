@@ -6,6 +6,10 @@ use super::proc_file::{Bad, ProcFile, cpu_number, number};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Cpu, CpuTime, Host};
 
+/// What the lines of CPUs begin with.
+const CPU: &[u8] = b"cpu";
+const EXPECTED: &str = "a CPU and at least four counts of ticks";
+
 /// Keeps /proc/stat open.
 #[derive(Debug, Default)]
 pub(in crate::sources) struct CpuReader(ProcFile);
@@ -24,6 +28,16 @@ impl CpuReader {
         let per_cpu = std::mem::take(&mut cpu.per_cpu);
         *cpu = self.0.parse(&paths.procfs, "stat", |text| parse(text, ticks, per_cpu))?;
         Ok(())
+    }
+
+    /// Reads the CPUs that are online, and nothing else, in one system call.
+    pub(in crate::sources) fn read_times(
+        &mut self,
+        paths: &Paths,
+        into: &mut Vec<(u32, CpuTime)>,
+    ) -> Result<(), HostError> {
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        self.0.parse_start(&paths.procfs, "stat", has_all_cpus, |text| parse_times(text, ticks, into))
     }
 }
 
@@ -72,9 +86,38 @@ pub(super) fn hold(last: &CpuTime, now: &mut CpuTime) {
     }
 }
 
+/// Lines of CPUs come first.
+fn has_all_cpus(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n').any(|line| !CPU.starts_with(&line[..line.len().min(CPU.len())]))
+}
+
+/// The lines before the first one that is no CPU's.
+fn parse_times(text: &str, ticks_per_second: f64, into: &mut Vec<(u32, CpuTime)>) -> Result<(), Bad> {
+    into.clear();
+    let mut lines = text.lines().take_while(|line| line.as_bytes().starts_with(CPU)).enumerate();
+    lines.next().ok_or(Bad::Missing("cpu"))?;
+    lines.try_for_each(|(index, line)| push_times(line, index, ticks_per_second, into))
+}
+
+/// A line of one CPU, the `index`th of the file.
+fn push_times(
+    line: &str,
+    index: usize,
+    ticks_per_second: f64,
+    into: &mut Vec<(u32, CpuTime)>,
+) -> Result<(), Bad> {
+    let which = line.split_ascii_whitespace().next().and_then(|key| key.strip_prefix("cpu"));
+    let row = cpu_number(which).zip(times(line, ticks_per_second));
+    let (number, times) = row.ok_or(Bad::Line(index + 1, EXPECTED))?;
+    if into.last().is_some_and(|(last, _)| *last >= number) {
+        return Err(Bad::Line(index + 1, "a CPU after those of lower numbers"));
+    }
+    into.push((number, times));
+    Ok(())
+}
+
 /// `per_cpu` lends its memory.
 fn parse(text: &str, ticks_per_second: f64, mut per_cpu: Vec<(u32, CpuTime)>) -> Result<Cpu, Bad> {
-    const EXPECTED: &str = "a CPU and at least four counts of ticks";
     per_cpu.clear();
     let mut cpu = Cpu { per_cpu, ..Cpu::default() };
     let mut total = None;
@@ -93,15 +136,10 @@ fn parse(text: &str, ticks_per_second: f64, mut per_cpu: Vec<(u32, CpuTime)>) ->
             "processes" => cpu.forks = next.ok_or_else(bad)?,
             "procs_running" => cpu.running = next.ok_or_else(bad)?,
             "procs_blocked" => cpu.blocked = next.ok_or_else(bad)?,
-            _ => {
-                let Some(which) = key.strip_prefix("cpu") else { continue };
-                let row = cpu_number(Some(which)).zip(times(line, ticks_per_second));
-                let (number, times) = row.ok_or(Bad::Line(index + 1, EXPECTED))?;
-                if cpu.per_cpu.last().is_some_and(|(last, _)| *last >= number) {
-                    return Err(Bad::Line(index + 1, "a CPU after those of lower numbers"));
-                }
-                cpu.per_cpu.push((number, times));
+            key if key.starts_with("cpu") => {
+                push_times(line, index, ticks_per_second, &mut cpu.per_cpu)?;
             }
+            _ => {}
         }
     }
     cpu.total = total.ok_or(Bad::Missing("cpu"))?;
@@ -147,6 +185,23 @@ mod tests {
         assert_eq!(cpu.per_cpu.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 2]);
         assert_eq!((cpu.context_switches, cpu.interrupts, cpu.forks), (1_716_545, 1_189_175, 42));
         assert_eq!((cpu.running, cpu.blocked, cpu.boot_time), (3, 1, Some(1)));
+    }
+
+    #[test]
+    fn the_cpus_alone_are_the_same_and_need_not_be_all_of_the_file() {
+        let all = parse(STAT, 100.0, Vec::new()).unwrap().per_cpu;
+        for length in 0..=STAT.len() {
+            let start = &STAT[..length];
+            let cpus_end = STAT.find("intr").unwrap();
+            assert_eq!(has_all_cpus(start.as_bytes()), length > cpus_end, "{length}");
+            if length >= cpus_end {
+                let mut found = Vec::new();
+                parse_times(start, 100.0, &mut found).unwrap();
+                assert_eq!(found, all);
+            }
+        }
+        assert_eq!(parse_times("intr 1\n", 100.0, &mut Vec::new()), Err(Bad::Missing("cpu")));
+        assert_eq!(parse_times("cpu 1\ncpu0 1 2 3\n", 100.0, &mut Vec::new()), Err(Bad::Line(2, EXPECTED)));
     }
 
     #[test]

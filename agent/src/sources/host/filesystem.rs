@@ -13,8 +13,8 @@ use super::{Collector, HostError, Paths};
 use crate::model::host::{Filesystem, Host};
 use crate::sources::clean;
 
-/// Types without space of their own.
-const PSEUDO: [&str; 29] = [
+/// Types without space of their own that node_exporter knows (`defFSTypesExcluded` in collector/filesystem_linux.go).
+pub(super) const PSEUDO_OF_NODE_EXPORTER: [&str; 25] = [
     "autofs",
     "binfmt_misc",
     "bpf",
@@ -24,7 +24,6 @@ const PSEUDO: [&str; 29] = [
     "debugfs",
     "devpts",
     "devtmpfs",
-    "efivarfs",
     "fusectl",
     "hugetlbfs",
     "iso9660",
@@ -34,7 +33,6 @@ const PSEUDO: [&str; 29] = [
     "proc",
     "procfs",
     "pstore",
-    "ramfs",
     "rpc_pipefs",
     "securityfs",
     "selinuxfs",
@@ -42,9 +40,9 @@ const PSEUDO: [&str; 29] = [
     "erofs",
     "sysfs",
     "tracefs",
-    "nfsd",
-    "resctrl",
 ];
+/// And those that it shows.
+const PSEUDO_BESIDES: [&str; 4] = ["efivarfs", "ramfs", "nfsd", "resctrl"];
 /// Types whose server can hang, and statvfs with it.
 const REMOTE: [&str; 9] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "glusterfs", "lustre"];
 
@@ -121,7 +119,7 @@ fn mount(line: &str) -> Option<((u32, u32), Mount)> {
 }
 
 fn holds_data(fstype: &str) -> bool {
-    !PSEUDO.contains(&fstype) && !may_hang(fstype)
+    !PSEUDO_OF_NODE_EXPORTER.contains(&fstype) && !PSEUDO_BESIDES.contains(&fstype) && !may_hang(fstype)
 }
 
 /// Fuse may be anything, a hung server included, unless it says that a block device is behind it.

@@ -6,6 +6,8 @@ use super::proc_file::{Bad, ProcFile, number};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Pressure, Stall};
 
+const TOTAL: &str = "`total=` and microseconds";
+
 /// Keeps /proc/pressure/cpu open.
 #[derive(Debug, Default)]
 pub(in crate::sources) struct PressureReader(ProcFile);
@@ -14,6 +16,20 @@ impl PressureReader {
     /// Reads who waited for a CPU.
     pub(in crate::sources) fn cpu(&mut self, paths: &Paths) -> Result<Stall, HostError> {
         self.0.parse(&paths.procfs, "pressure/cpu", parse)
+    }
+
+    /// How long somebody waited for a CPU, from the first line alone, in one system call.
+    pub(in crate::sources) fn cpu_microseconds(&mut self, paths: &Paths) -> Result<u64, HostError> {
+        self.0.parse_start(
+            &paths.procfs,
+            "pressure/cpu",
+            |text| text.contains(&b'\n'),
+            |text| {
+                let line = text.lines().next().unwrap_or_default();
+                let words = line.strip_prefix("some ").ok_or(Bad::Missing("some"))?;
+                total(words.split_ascii_whitespace()).ok_or(Bad::Line(1, TOTAL))
+            },
+        )
     }
 }
 
@@ -71,11 +87,15 @@ fn totals(text: &str) -> Result<(Option<f64>, Option<f64>), Bad> {
             Some("full") => &mut full,
             _ => return Err(Bad::Line(index + 1, "`some` or `full`")),
         };
-        let total = words.find_map(|word| word.strip_prefix("total="));
-        let microseconds: u64 = number(total).ok_or(Bad::Line(index + 1, "`total=` and microseconds"))?;
+        let microseconds = total(words).ok_or(Bad::Line(index + 1, TOTAL))?;
         *place = Some(microseconds as f64 / 1e6);
     }
     Ok((some, full))
+}
+
+/// Microseconds of a line.
+fn total<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<u64> {
+    number(words.find_map(|word| word.strip_prefix("total=")))
 }
 
 #[cfg(test)]
@@ -92,6 +112,22 @@ mod tests {
     }
 
     #[test]
+    fn the_first_line_alone_says_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("pressure");
+        std::fs::create_dir(&directory).unwrap();
+        let paths = Paths { procfs: root.path().to_owned(), ..Paths::default() };
+        let read = |text: &str| {
+            std::fs::write(directory.join("cpu"), text).unwrap();
+            PressureReader::default().cpu_microseconds(&paths).map_err(|error| error.to_string())
+        };
+        assert_eq!(read("some avg10=0.01 avg60=0.64 avg300=14.40 total=280833162\nfull"), Ok(280_833_162));
+        assert!(read("full total=1\n").unwrap_err().contains("some"));
+        assert!(read("some avg10=0\n").unwrap_err().contains(TOTAL));
+        assert!(read("").is_err());
+    }
+
+    #[test]
     fn an_older_kernel_has_no_full_for_cpu() {
         assert_eq!(parse("some avg10=0 total=0\n").unwrap().full_seconds, None);
     }
@@ -104,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        assert_eq!(parse("some"), Err(Bad::Line(1, "`total=` and microseconds")));
+        assert_eq!(parse("some"), Err(Bad::Line(1, TOTAL)));
         assert_eq!(parse("some total=1\nhalf total=1"), Err(Bad::Line(2, "`some` or `full`")));
         assert_eq!(parse("full total=1"), Err(Bad::Missing("some")));
     }

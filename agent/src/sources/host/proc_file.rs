@@ -32,7 +32,9 @@ pub(in crate::sources::host) enum Bad {
 #[derive(Debug, Default)]
 pub(in crate::sources::host) struct ProcFile {
     open: Option<(PathBuf, File)>,
+    /// Begins with what was read; what is behind stays, as zeroing it anew would cost more than some files.
     buffer: Vec<u8>,
+    filled: usize,
 }
 
 impl ProcFile {
@@ -43,8 +45,20 @@ impl ProcFile {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, Bad>,
     ) -> Result<T, HostError> {
+        self.parse_start(directory, name, |_| false, parse)
+    }
+
+    /// As [`Self::parse`], but reads no further once what was read `is_enough`: no line of it need be the last one, nor
+    /// whole.
+    pub(in crate::sources::host) fn parse_start<T>(
+        &mut self,
+        directory: &Path,
+        name: &str,
+        is_enough: impl Fn(&[u8]) -> bool,
+        parse: impl FnOnce(&str) -> Result<T, Bad>,
+    ) -> Result<T, HostError> {
         let path = directory.join(name);
-        let text = self.read(&path)?;
+        let text = self.read(&path, is_enough)?;
         let outcome = parse(&text).map_err(|bad| match bad {
             Bad::Missing(expected) => HostError::Missing { path, expected },
             Bad::Line(line, expected) => {
@@ -60,16 +74,16 @@ impl ProcFile {
         outcome
     }
 
-    fn read(&mut self, path: &Path) -> Result<Cow<'_, str>, HostError> {
-        let outcome = self.fill(path);
+    fn read(&mut self, path: &Path, is_enough: impl Fn(&[u8]) -> bool) -> Result<Cow<'_, str>, HostError> {
+        let outcome = self.fill(path, is_enough);
         if let Err(error) = outcome {
             self.open = None;
             return Err(error);
         }
-        Ok(String::from_utf8_lossy(&self.buffer))
+        Ok(String::from_utf8_lossy(&self.buffer[..self.filled]))
     }
 
-    fn fill(&mut self, path: &Path) -> Result<(), HostError> {
+    fn fill(&mut self, path: &Path, is_enough: impl Fn(&[u8]) -> bool) -> Result<(), HostError> {
         let failed = |source: io::Error| match source.kind() {
             // Pressure that is compiled in but off at boot answers "not supported".
             io::ErrorKind::NotFound | io::ErrorKind::Unsupported => {
@@ -81,10 +95,12 @@ impl ProcFile {
             self.open = Some((path.to_owned(), open(path).map_err(failed)?));
         }
         let Some((_, file)) = &self.open else { return Ok(()) };
-        read_all(file, &mut self.buffer)
-            .map_err(failed)?
-            .then_some(())
-            .ok_or_else(|| HostError::TooLong { path: path.to_owned(), limit: LIMIT })
+        if self.buffer.is_empty() {
+            self.buffer.resize(FIRST, 0);
+        }
+        let filled = read_until(file, &mut self.buffer, is_enough).map_err(failed)?;
+        self.filled = filled.ok_or_else(|| HostError::TooLong { path: path.to_owned(), limit: LIMIT })?;
+        Ok(())
     }
 }
 
@@ -95,35 +111,40 @@ pub(in crate::sources::host) fn open(path: &Path) -> io::Result<File> {
 
 /// Reads a small file once. More than any file has is an error, as is a pipe.
 pub(in crate::sources) fn read_once(path: &Path) -> io::Result<Vec<u8>> {
-    let mut buffer = Vec::with_capacity(SMALL);
-    match read_all(&open(path)?, &mut buffer)? {
-        true => Ok(buffer),
-        false => Err(io::ErrorKind::FileTooLarge.into()),
-    }
+    let mut buffer = vec![0; SMALL];
+    let filled = read_until(&open(path)?, &mut buffer, |_| false)?;
+    buffer.truncate(filled.ok_or(io::ErrorKind::FileTooLarge)?);
+    Ok(buffer)
 }
 
-/// Reads the whole file into `buffer`; false when it has more than [`LIMIT`] bytes.
-fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<bool> {
-    let first = if buffer.capacity() == 0 { FIRST } else { buffer.capacity() };
-    buffer.resize(first, 0);
+/// Reads the file into `buffer`, which is not empty, to its end or until there `is_enough`, and says how many bytes these
+/// are; `None` when it has more than [`LIMIT`].
+fn read_until(
+    file: &File,
+    buffer: &mut Vec<u8>,
+    is_enough: impl Fn(&[u8]) -> bool,
+) -> io::Result<Option<usize>> {
     let mut filled = 0;
     loop {
         let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) else {
             if filled >= LIMIT {
-                return Ok(false);
+                return Ok(None);
             }
             buffer.resize(filled * 2, 0);
             continue;
         };
         match file.read_at(free, filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
+            Ok(0) => return Ok(Some(filled)),
+            Ok(count) => {
+                filled += count;
+                if is_enough(&buffer[..filled]) {
+                    return Ok(Some(filled));
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    buffer.truncate(filled);
-    Ok(true)
 }
 
 /// Reads a small file once. `None` when that fails in a way that `is_absent` knows.

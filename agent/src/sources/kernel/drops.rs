@@ -1,6 +1,7 @@
 //! Dropped packets: the program on the tracepoint, which device counts in which row, and what was counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::raw_trace_point::RawTracePointLink;
@@ -26,11 +27,35 @@ const NAMED: std::ops::Range<u32> = DROP_TUNNEL + 1..DROP_OTHER;
 #[derive(Debug)]
 pub(super) struct Drops {
     state: State,
-    rows: Rows<DropRow>,
+    rows: Arc<Rows<DropRow>>,
     indexes: HashMap<MapData, u32, u32>,
     /// By row.
     devices: Vec<Device>,
     reasons: Arc<DropReasons>,
+    /// Number of the tunnel, 0 while there is none.
+    tunnel: Arc<AtomicU32>,
+}
+
+/// What the tunnel's ring had no room for, read where the program counts it: no system call.
+#[derive(Debug)]
+pub struct RingDrops {
+    rows: Arc<Rows<DropRow>>,
+    /// Number of `FULL_RING`.
+    reason: usize,
+    tunnel: Arc<AtomicU32>,
+}
+
+impl RingDrops {
+    /// Number of the tunnel, while it exists.
+    pub(in crate::sources) fn tunnel(&self) -> Option<u32> {
+        Some(self.tunnel.load(Ordering::Relaxed)).filter(|index| *index != 0)
+    }
+
+    /// Packets since the agent began; `None` while there is no tunnel.
+    pub(in crate::sources) fn packets(&self) -> Option<u64> {
+        let word = self.rows.row(DROP_TUNNEL).get(self.reason).filter(|_| self.tunnel().is_some())?;
+        Some(word.load(Ordering::Relaxed))
+    }
 }
 
 #[derive(Debug)]
@@ -72,10 +97,11 @@ impl Drops {
         let known = types.and_then(|types| types.as_ref().ok());
         let mut drops = Self {
             state: State::Off,
-            rows,
+            rows: Arc::new(rows),
             indexes,
             devices,
             reasons: Arc::new(known.map(|types| reasons(&types.reasons)).unwrap_or_default()),
+            tunnel: Arc::default(),
         };
         match types {
             None => return Ok(drops),
@@ -101,6 +127,14 @@ impl Drops {
             State::Detached(reason) => Some(reason),
             State::Off | State::Attached(_) => None,
         }
+    }
+
+    /// For who looks more often than [`Self::describe`] does; `None` when they are not counted, or this kernel does not
+    /// tell them from others (before 5.18).
+    pub(super) fn ring(&self) -> Option<RingDrops> {
+        let reason = self.reasons.full_ring.filter(|_| matches!(self.state, State::Attached(_)))?;
+        let (rows, tunnel) = (Arc::clone(&self.rows), Arc::clone(&self.tunnel));
+        Some(RingDrops { rows, reason: reason.into(), tunnel })
     }
 
     /// Follows the names of devices.
@@ -144,7 +178,10 @@ impl Drops {
             self.forget(index);
         }
         match self.indexes.insert(link.index, row as u32, 0) {
-            Ok(()) => self.devices[row].ifindex = Some(link.index),
+            Ok(()) => {
+                self.devices[row].ifindex = Some(link.index);
+                self.publish_tunnel();
+            }
             Err(error) => tracing::warn!(%error, device = name, "its drops count as those of others"),
         }
     }
@@ -161,7 +198,7 @@ impl Drops {
         let mut taken = DropRow { reasons: [0; DROP_REASONS] };
         self.rows.take(row as u32, &mut taken);
         for (word, count) in self.rows.row(DROP_OTHER).iter().zip(taken.reasons) {
-            word.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+            word.fetch_add(count, Ordering::Relaxed);
         }
         self.devices[row] = Device { name: name.to_owned(), ifindex: None };
         Some(row)
@@ -171,8 +208,14 @@ impl Drops {
         for device in self.devices.iter_mut().filter(|device| device.ifindex == Some(index)) {
             device.ifindex = None;
         }
+        self.publish_tunnel();
         // It may have had no row.
         let _ = self.indexes.remove(&index);
+    }
+
+    fn publish_tunnel(&self) {
+        let index = self.devices[DROP_TUNNEL as usize].ifindex;
+        self.tunnel.store(index.unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// Describes what was counted, and the hook at place `first` of the list; returns the place after it.
@@ -213,7 +256,7 @@ impl Drops {
             into.counts.clear();
             let counted = self.rows.row(row as u32).iter().enumerate();
             into.counts.extend(counted.filter_map(|(reason, word)| {
-                let count = word.load(std::sync::atomic::Ordering::Relaxed);
+                let count = word.load(Ordering::Relaxed);
                 // The ring of the tunnel is worth a zero, so that its first drops are an increase.
                 let always = row == DROP_TUNNEL as usize && self.reasons.full_ring == Some(reason as u16);
                 (count > 0 || always).then_some((reason as u16, count))

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use tailgauge_ebpf::layout::{CLASS_LOCAL, CLASS_SUBNET, UNATTRIBUTED};
 
-use super::object::Sizes;
+use super::sizes::Sizes;
 use crate::model::slots::SlotTable;
 use crate::model::tailnet::{Peer, Tailnet};
 

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::Map;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use tailgauge_ebpf::layout::{Control, DropRow, Health, Line, Ports, Tcp, Underlay, UnderlayLine, Windows};
+use tailgauge_ebpf::layout::{
+    Control, DropRow, Health, Line, Messages, PeerUnderlayLine, Ports, Session, SessionSet, Tcp, Underlay,
+    UnderlayLine, Windows, WireGuard,
+};
 
 use super::KernelError;
 
@@ -36,6 +39,16 @@ unsafe impl Row for Underlay {}
 unsafe impl Row for Ports {}
 // SAFETY: as above.
 unsafe impl Row for DropRow {}
+// SAFETY: as above.
+unsafe impl Row for PeerUnderlayLine {}
+// SAFETY: as above.
+unsafe impl Row for WireGuard {}
+// SAFETY: as above.
+unsafe impl Row for Messages {}
+// SAFETY: as above.
+unsafe impl Row for SessionSet {}
+// SAFETY: as above.
+unsafe impl Row for Session {}
 
 /// The rows in use of an array map. The kernel populates a mapping at once and counts it as our memory, so no
 /// more is mapped than was asked for, rounded up to whole pages.
@@ -93,7 +106,8 @@ impl<T: Row> Rows<T> {
         Ok(())
     }
 
-    fn words(&self) -> &[AtomicU64] {
+    /// All words that are mapped.
+    pub(super) fn words(&self) -> &[AtomicU64] {
         self.mapping.as_ref().map_or(&[], Mapping::words)
     }
 
@@ -155,6 +169,11 @@ struct Mapping {
     /// Words between the start of the page and what was asked for.
     skip: usize,
 }
+
+// SAFETY: the memory belongs to the mapping alone, is accessed only atomically, and goes when the mapping does.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(fd: BorrowedFd<'_>, offset: usize, bytes: usize) -> io::Result<Self> {

@@ -4,34 +4,19 @@ use std::{io, thread};
 
 use aya::maps::{Map, MapError};
 use aya::programs::{Program, ProgramError, ProgramType, RawTracePoint, SchedClassifier};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfError};
-use tailgauge_ebpf::layout::{
-    DIRECTIONS, DROP_ROWS, DropRow, Line, Tcp, UNDERLAY_DEVICES, UnderlayLine, Windows, globals, maps,
-    programs,
-};
+use tailgauge_ebpf::layout::{globals, programs};
 
 use super::drop_types::DropTypes;
 use super::hooks::chain;
 use super::probe::missing_capabilities;
+use super::sizes::Sizes;
 use super::{KernelError, loader};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/tailgauge.bpf.o"));
 
-/// Shards of a slot are capped: with more CPUs than this, several share a cache line.
-const MAX_SHARDS: u32 = 8;
-/// Rows of TCP alone would be 300 MiB beyond this.
-const MAX_PEERS: u32 = 65_534;
-/// AllowedIPs and advertised routes; the tries allocate an entry only when it is inserted.
-const PREFIXES: u32 = 131_072;
-const ROUTES: u32 = 131_072;
-/// Handshakes under way at one time.
-const HANDSHAKES: u32 = 8_192;
-/// Established connections at one time; 100 bytes each.
-const CONNECTIONS: u32 = 65_536;
-/// Single addresses a peer may have on average: two of its own, two more.
-const ADDRESSES_PER_PEER: u32 = 4;
-const MIN_ADDRESSES: u32 = 1_024;
 /// Lines of the verifier's log that say why.
 const LOG_LINES: usize = 8;
 
@@ -41,79 +26,6 @@ pub(super) const TUNNEL: [&str; 2] = [programs::TUNNEL_INGRESS, programs::TUNNEL
 pub(super) const UNDERLAY: [&str; 2] = [programs::UNDERLAY_INGRESS, programs::UNDERLAY_EGRESS];
 /// Both.
 pub(super) const CLASSIFIERS: [&str; 4] = [TUNNEL[0], TUNNEL[1], UNDERLAY[0], UNDERLAY[1]];
-
-/// Entries of every map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sizes {
-    pub(super) slots: u32,
-    pub(super) shards: u32,
-    pub(super) addresses: u32,
-    pub(super) prefixes: u32,
-    pub(super) routes: u32,
-    pub(super) handshakes: u32,
-    pub(super) connections: u32,
-}
-
-impl Sizes {
-    /// Sizes for `max_peers` peers on a machine with `cpus` possible CPUs.
-    pub(super) fn new(max_peers: u32, cpus: u32) -> Result<Self, KernelError> {
-        if max_peers > MAX_PEERS {
-            return Err(KernelError::TooManyPeers { max_peers, limit: MAX_PEERS });
-        }
-        Ok(Self {
-            slots: max_peers + 1,
-            shards: cpus.next_power_of_two().min(MAX_SHARDS),
-            addresses: (max_peers * ADDRESSES_PER_PEER).max(MIN_ADDRESSES),
-            prefixes: PREFIXES,
-            routes: ROUTES,
-            handshakes: HANDSHAKES,
-            connections: CONNECTIONS,
-        })
-    }
-
-    /// Sizes for `max_peers` peers here.
-    pub(super) fn for_this_machine(max_peers: u32) -> Result<Self, KernelError> {
-        Self::new(max_peers, aya::util::nr_cpus().map_or(1, |cpus| cpus as u32))
-    }
-
-    /// Rows of the underlay's counters.
-    pub(super) const fn underlay_rows(&self) -> u32 {
-        UNDERLAY_DEVICES as u32 * self.shards * DIRECTIONS
-    }
-
-    fn entries(&self) -> [(&'static str, u32); 14] {
-        [
-            (maps::COUNTERS, self.slots * self.shards * DIRECTIONS),
-            (maps::UNDERLAY_COUNTERS, self.underlay_rows()),
-            (maps::WINDOWS, self.slots + 2),
-            (maps::DROPS, DROP_ROWS),
-            (maps::DROP_DEVICES, DROP_ROWS),
-            (maps::TCP, self.slots),
-            (maps::PEERS_V4, self.addresses),
-            (maps::PEERS_V6, self.addresses),
-            (maps::PREFIXES_V4, self.prefixes),
-            (maps::PREFIXES_V6, self.prefixes),
-            (maps::ROUTES_V4, self.routes),
-            (maps::ROUTES_V6, self.routes),
-            (maps::HANDSHAKES, self.handshakes),
-            (maps::CONNECTIONS, self.connections),
-        ]
-    }
-
-    /// Kernel memory of all maps in bytes, about: the arrays, the hash tables (allocated ahead), empty tries.
-    pub(super) fn memory(&self) -> u64 {
-        /// Bucket, element header, alignment of a hash table's element beside key and value, about.
-        const HASH_ELEMENT: u64 = 72;
-        let rows = |count: u32, size: usize| u64::from(count) * size as u64;
-        rows(self.slots * self.shards * DIRECTIONS, size_of::<Line>())
-            + rows(self.underlay_rows(), size_of::<UnderlayLine>())
-            + rows(DROP_ROWS, size_of::<DropRow>())
-            + rows(self.slots + 2, size_of::<Windows>())
-            + rows(self.slots, size_of::<Tcp>())
-            + u64::from(self.addresses) * 2 * HASH_ELEMENT
-            + u64::from(self.handshakes + self.connections) * (HASH_ELEMENT + 64)
-    }
-}
 
 /// The loaded object: programs are in the kernel, maps wait to be taken.
 #[derive(Debug)]
@@ -137,11 +49,12 @@ impl Object {
         }
         // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
         let mut loader = loader::without_btf();
-        loader.override_global(globals::SHARDS, &sizes.shards, true).override_global(
-            globals::SLOTS,
-            &sizes.slots,
-            true,
-        );
+        let has_loop = has_loop();
+        loader
+            .override_global(globals::SHARDS, &sizes.shards, true)
+            .override_global(globals::SLOTS, &sizes.slots, true)
+            .override_global(globals::SETS, &sizes.sets, true)
+            .override_global(globals::HAS_LOOP, &has_loop, true);
         let globals = types.map(DropTypes::globals).unwrap_or_default();
         for (name, value) in globals.iter().filter(|(name, _)| !name.is_empty()) {
             loader.override_global(name, value, true);
@@ -240,6 +153,15 @@ impl Object {
     }
 }
 
+/// Non-zero where the programs may use `bpf_loop`. Without it they judge less, so that is the answer when in doubt.
+fn has_loop() -> u32 {
+    let found = is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_loop);
+    u32::from(found.unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "cannot ask the kernel for bpf_loop");
+        false
+    }))
+}
+
 /// Whether the kernel is one that charges maps to RLIMIT_MEMLOCK, and the limit is a real one.
 fn charges_locked_memory() -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -301,19 +223,6 @@ fn tail(log: &str, count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shards_are_a_power_of_two_that_covers_the_cpus_up_to_the_cap() {
-        for (cpus, shards) in [(1, 1), (2, 2), (3, 4), (8, 8), (9, 8), (128, 8)] {
-            assert_eq!(Sizes::new(10, cpus).unwrap().shards, shards, "{cpus} CPUs");
-        }
-    }
-
-    #[test]
-    fn too_many_peers_are_refused_with_the_limit() {
-        let error = Sizes::new(1_000_000, 2).unwrap_err();
-        assert_eq!(error.to_string(), "--max-peers 1000000 is too large: at most 65534");
-    }
 
     #[test]
     fn the_end_of_the_verifier_log_is_kept() {

@@ -10,7 +10,8 @@ use super::device::{self, LinkLayer};
 use super::drop_types::DropTypes;
 use super::drops::Drops;
 use super::hooks::Hooks;
-use super::object::{Object, Sizes, TUNNEL};
+use super::object::{Object, TUNNEL};
+use super::sizes::Sizes;
 use super::{AttachMode, KernelError};
 use crate::sources::netlink::Netlink;
 

@@ -18,7 +18,7 @@ use super::{KernelError, window};
 use crate::model::kernel::{Kernel, SlotCounters};
 
 /// A packet is counted before its window and its connection are: what changed is copied once more.
-const READS_AFTER_CHANGE: u8 = 2;
+pub(super) const READS_AFTER_CHANGE: u8 = 2;
 
 const NO_WINDOWS: Windows = Windows {
     direction: [Window { id: 0, bytes: 0, peaks: [0; PEAK_SECONDS], histogram: Histogram::EMPTY };
@@ -141,6 +141,11 @@ impl SlotRows {
         }
     }
 
+    /// Whether a slot's counters moved lately.
+    pub(super) fn is_active(&self, slot: u32) -> bool {
+        self.stale.get(slot as usize).is_some_and(|stale| *stale > 0)
+    }
+
     /// Copies `rows` slots; windows that ended before `window` are closed. Returns what the programs counted.
     pub(super) fn read(
         &mut self,
@@ -248,7 +253,7 @@ fn add(counted: &mut [Counted; 2], slot: &SlotCounters) {
 
 /// Brings one slot's entry in `list`, ordered by slot, up to date; a row equal to `empty` has none. Nothing is
 /// copied unless one of the row's words at `signature` changed.
-fn copy<T: Row + PartialEq>(
+pub(super) fn copy<T: Row + PartialEq>(
     rows: &Rows<T>,
     slot: u32,
     list: &mut Vec<(u32, T)>,

@@ -11,12 +11,14 @@ use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
 
 use super::attachment::{Attachment, Means};
 use super::drop_types::DropTypes;
-use super::drops::Drops;
+use super::drops::{Drops, RingDrops};
 use super::log::KernelLog;
 use super::mmap::{Row, Rows};
-use super::object::{CLASSIFIERS, Object, Sizes};
+use super::object::{CLASSIFIERS, Object};
+use super::own_messages::OwnMessages;
 use super::ports::ListenPorts;
 use super::rows::SlotRows;
+use super::sizes::Sizes;
 use super::statistics::Statistics;
 use super::sweep::{Flows, Outcome};
 use super::tables::Tables;
@@ -25,7 +27,7 @@ use super::watch::Change;
 use super::{DeviceEvent, KernelConfig, KernelError, device, keys, window};
 use crate::model::kernel::{Kernel, ProgramRun};
 use crate::model::slots::SlotTable;
-use crate::model::tailnet::Tailnet;
+use crate::model::tailnet::{Path, Tailnet};
 use crate::sources::netlink::Netlink;
 
 /// The loaded programs, their hooks and maps. Dropping it detaches everything.
@@ -43,6 +45,7 @@ pub struct KernelSource {
     control: Rows<Control>,
     health: Rows<Health>,
     tables: Tables,
+    messages: OwnMessages,
     flows: Flows,
     statistics: Statistics,
     log: KernelLog,
@@ -77,6 +80,7 @@ impl KernelSource {
             control: row(&mut object, maps::CONTROL)?,
             health: row(&mut object, maps::HEALTH)?,
             tables: Tables::open(&mut object)?,
+            messages: OwnMessages::open(&mut object)?,
             flows: Flows::open(&mut object, config.handshake_timeout)?,
             statistics: Statistics::default(),
             log: KernelLog::open(&mut object),
@@ -100,6 +104,12 @@ impl KernelSource {
     #[must_use]
     pub const fn slots(&self) -> u32 {
         self.sizes.slots
+    }
+
+    /// What the tunnel's ring drops, for who looks more often than [`Self::read`]; `None` when it is not counted.
+    #[must_use]
+    pub fn ring_drops(&self) -> Option<RingDrops> {
+        self.drops.ring()
     }
 
     /// Acts on a change of devices or addresses: attaches, re-attaches, updates the routes.
@@ -129,6 +139,7 @@ impl KernelSource {
     pub fn sync(&mut self, tailnet: &Tailnet, slots: &SlotTable) {
         self.rows = self.rows.max(slots.rows()).min(self.sizes.slots);
         self.tables.install_peers(keys::peers(tailnet, slots, &self.sizes));
+        self.messages.sync(tailnet, slots, &self.sizes);
         let own = tailnet.own.as_deref().map_or(&[][..], |own| &own.addresses);
         self.own.clear();
         self.own.extend_from_slice(own);
@@ -162,6 +173,8 @@ impl KernelSource {
         kernel.maps.clear();
         kernel.maps.extend(self.tables.fill());
         kernel.maps.extend(self.flows.fill());
+        let Self { messages, slots, .. } = self;
+        messages.read(kernel, self.rows, now, |slot| slots.is_active(slot))?;
         kernel.programs.clear();
         for name in CLASSIFIERS.into_iter().chain([programs::DROPS]) {
             let run = self.object.run(name);
@@ -170,15 +183,16 @@ impl KernelSource {
         Ok(())
     }
 
-    /// Counts handshakes that stayed without an answer, hands on what the programs logged, and looks for tailscaled's
+    /// Counts handshakes that stayed without an answer, judges WireGuard sessions, hands on what the programs logged, and looks for tailscaled's
     /// ports. Call it about once a second.
     pub fn sweep(&mut self) {
         self.statistics.expire();
         self.log.flush();
         self.ports.refresh();
         self.follow_underlay(Underlay::refresh);
+        let now = monotonic();
         let Self { flows, slots, .. } = self;
-        let result = flows.sweep(monotonic(), |slot, outcome| {
+        let result = flows.sweep(now, |slot, outcome| {
             let offset = match outcome {
                 Outcome::TimedOut(opener) => {
                     let opener = usize::from(opener).min(OPENERS - 1);
@@ -193,6 +207,13 @@ impl KernelSource {
         if let Err(error) = result {
             tracing::warn!(%error, "cannot look for handshakes that timed out");
         }
+        self.messages.sweep(self.rows, now);
+    }
+
+    /// Slots that data was sent to by UDP between the last two sweeps, and by which path.
+    #[must_use]
+    pub fn paths(&self) -> &[(u32, Path)] {
+        self.messages.paths()
     }
 
     /// Takes over a slot's totals and zeroes its rows, so that another peer may use it. Its keys must be gone
@@ -201,7 +222,8 @@ impl KernelSource {
     /// # Errors
     /// When the slot's rows cannot be mapped; then the slot must not be reused.
     pub fn retire(&mut self, slot: u32) -> Result<(), KernelError> {
-        self.slots.retire(slot)
+        self.slots.retire(slot)?;
+        self.messages.retire(slot, monotonic())
     }
 
     /// Keeps BPF run-time statistics on for `duration` from now (about 100 ns per packet).
@@ -231,7 +253,7 @@ impl KernelSource {
     fn install_routes(&mut self) {
         let keys = keys::routes(&self.own, &self.advertised, &self.host, &self.sizes);
         self.tables.install_routes(keys);
-        self.control.store(0, &self.tables.control());
+        self.control.store(0, &self.messages.control(self.tables.control()));
     }
 }
 

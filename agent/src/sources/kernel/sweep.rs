@@ -1,60 +1,23 @@
 //! Handshakes that nobody answered. The programs see packets; that none came is for the agent to notice.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
 use tailgauge_ebpf::layout::{Connection, FlowKey, Handshake, maps};
 
 use super::KernelError;
-use super::batch::Batch;
+use super::lru::Lru;
 use super::object::Object;
 use crate::model::kernel::MapUse;
 
 /// Late retransmissions are known for what they are until then: Linux sends the last SYN 127 s after the first.
 const FORGET_AFTER: Duration = Duration::from_secs(150);
-/// The table of connections is large and only counted.
-const COUNT_EVERY: Duration = Duration::from_secs(15);
-/// `BPF_EXIST`: never bring back what a program has just removed.
-const EXIST: u64 = 2;
-
-/// A table of flows and the buffers to read it.
-#[derive(Debug)]
-struct Table<V: Pod> {
-    map: HashMap<MapData, FlowKey, V>,
-    fd: OwnedFd,
-    batch: Batch<FlowKey, V>,
-    fill: MapUse,
-}
-
-impl<V: Pod + Default> Table<V> {
-    fn open(object: &mut Object, name: &'static str, capacity: u32) -> Result<Self, KernelError> {
-        let error = |source| KernelError::Map { operation: "open", map: name, source: Box::new(source) };
-        let map = object.take_map(name)?;
-        let Map::LruHashMap(data) = &map else { return Err(KernelError::MissingMap(name)) };
-        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|cause| error(cause.into()))?;
-        Ok(Self {
-            map: HashMap::try_from(map).map_err(error)?,
-            fd,
-            batch: Batch::new(),
-            fill: MapUse { name, entries: 0, capacity: u64::from(capacity) },
-        })
-    }
-
-    fn read(&mut self, each: impl FnMut(&FlowKey, &V)) -> io::Result<()> {
-        self.fill.entries = self.batch.read(self.fd.as_fd(), each)? as u64;
-        Ok(())
-    }
-}
 
 /// The tables of connections, and how full they were.
 #[derive(Debug)]
 pub(super) struct Flows {
-    handshakes: Table<Handshake>,
-    connections: Table<Connection>,
-    connections_counted: Option<Instant>,
+    handshakes: Lru<FlowKey, Handshake>,
+    connections: Lru<FlowKey, Connection>,
     timeout: Duration,
     pending: Vec<(FlowKey, Handshake, Due)>,
 }
@@ -95,9 +58,8 @@ impl Flows {
     pub(super) fn open(object: &mut Object, timeout: Duration) -> Result<Self, KernelError> {
         let sizes = object.sizes();
         Ok(Self {
-            handshakes: Table::open(object, maps::HANDSHAKES, sizes.handshakes)?,
-            connections: Table::open(object, maps::CONNECTIONS, sizes.connections)?,
-            connections_counted: None,
+            handshakes: Lru::open(object, maps::HANDSHAKES, sizes.handshakes)?,
+            connections: Lru::open(object, maps::CONNECTIONS, sizes.connections)?,
             timeout,
             pending: Vec::new(),
         })
@@ -117,35 +79,26 @@ impl Flows {
                 Due::TimeOut => {
                     handshake.timed_out = 1;
                     // It may have completed or gone this moment; then it is not ours to count.
-                    if handshakes.map.insert(key, handshake, EXIST).is_ok() {
+                    if handshakes.replace(&key, &handshake).is_ok() {
                         count(handshake.slot, Outcome::TimedOut(handshake.opener));
                     }
                 }
                 Due::Lose => {
-                    if handshakes.map.remove(&key).is_ok() {
+                    if handshakes.remove(&key).is_ok() {
                         count(handshake.slot, Outcome::Lost);
                     }
                 }
                 Due::Forget => {
-                    let _ = handshakes.map.remove(&key);
+                    let _ = handshakes.remove(&key);
                 }
             }
         }
-        self.count_connections()
-    }
-
-    fn count_connections(&mut self) -> io::Result<()> {
-        let now = Instant::now();
-        if self.connections_counted.is_some_and(|last| now.duration_since(last) < COUNT_EVERY) {
-            return Ok(());
-        }
-        self.connections_counted = Some(now);
-        self.connections.read(|_, _| ())
+        self.connections.count()
     }
 
     /// Fill of both tables at the last count.
     pub(super) const fn fill(&self) -> [MapUse; 2] {
-        [self.handshakes.fill, self.connections.fill]
+        [self.handshakes.fill(), self.connections.fill()]
     }
 }
 

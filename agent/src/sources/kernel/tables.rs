@@ -11,7 +11,7 @@ use super::object::Object;
 use crate::model::kernel::MapUse;
 
 /// A map that takes keys of `N` bytes.
-trait Store<const N: usize> {
+pub(super) trait Store<const N: usize> {
     fn set(&mut self, key: &Prefix<N>, value: u32) -> Result<(), MapError>;
     fn remove(&mut self, key: &Prefix<N>) -> Result<(), MapError>;
 }
@@ -44,22 +44,22 @@ where
 
 /// A map and what we put into it. Nobody else writes it, so there is no need to read it back.
 #[derive(Debug)]
-struct Table<S, const N: usize> {
+pub(super) struct Table<S, const N: usize> {
     name: &'static str,
     capacity: u32,
     store: S,
-    installed: Entries<N>,
+    pub(super) installed: Entries<N>,
 }
 
 impl<S: Store<N>, const N: usize> Table<S, N> {
-    const fn new(name: &'static str, capacity: u32, store: S) -> Self {
+    pub(super) const fn new(name: &'static str, capacity: u32, store: S) -> Self {
         Self { name, capacity, store, installed: Vec::new() }
     }
 
     /// Makes the map hold `wanted`; returns how many updates failed. New keys go in before old ones go out, so
     /// that a network which is split or merged is never without an owner; what had no room until then is tried
     /// again. What failed is tried again by the next call, as it does not count as installed.
-    fn install(&mut self, mut wanted: Entries<N>) -> u64 {
+    pub(super) fn install(&mut self, mut wanted: Entries<N>) -> u64 {
         let (set, remove) = difference(&self.installed, &wanted);
         let mut last_error = None;
         let mut unset: Vec<_> =
@@ -105,13 +105,13 @@ impl<S: Store<N>, const N: usize> Table<S, N> {
         wanted.sort_unstable_by_key(|(key, _)| *key);
     }
 
-    fn fill(&self) -> MapUse {
+    pub(super) fn fill(&self) -> MapUse {
         MapUse { name: self.name, entries: self.installed.len() as u64, capacity: u64::from(self.capacity) }
     }
 }
 
 /// Opens a map of the object as one of aya's types.
-fn open<T>(object: &mut Object, name: &'static str) -> Result<T, KernelError>
+pub(super) fn open<T>(object: &mut Object, name: &'static str) -> Result<T, KernelError>
 where
     T: TryFrom<Map, Error = MapError>,
 {

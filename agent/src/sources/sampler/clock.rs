@@ -2,19 +2,27 @@
 
 use std::time::Duration;
 
-/// CPU time of a process and all its threads, those that ended included (clock_getcpuclockid(3)); `None` when there is
-/// none with this id. Of a thread that runs, what it used since the last tick is missing.
-pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
-    let mut clock = 0;
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both write to what they are given, which lives until they return.
-    let outcome = unsafe {
-        match libc::clock_getcpuclockid(pid, &raw mut clock) {
-            0 => libc::clock_gettime(clock, &raw mut time),
-            error => error,
-        }
-    };
-    (outcome == 0).then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
+/// The clock of a process (clock_getcpuclockid(3)).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CpuClock(libc::clockid_t);
+
+impl CpuClock {
+    /// `None` when there is no process with this id.
+    pub(super) fn of(pid: i32) -> Option<Self> {
+        let mut clock = 0;
+        // SAFETY: it writes to what it is given, which lives until it returns.
+        let error = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+        (error == 0).then_some(Self(clock))
+    }
+
+    /// CPU time of the process and all its threads, those that ended included; `None` when it is gone. Of a thread that
+    /// runs, what it used since the last tick is missing.
+    pub(super) fn time(self) -> Option<Duration> {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: it writes to what it is given, which lives until it returns.
+        let outcome = unsafe { libc::clock_gettime(self.0, &raw mut time) };
+        (outcome == 0).then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
+    }
 }
 
 #[cfg(test)]
@@ -28,12 +36,14 @@ mod tests {
         let mut busy =
             Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn().unwrap();
         let pid = busy.id() as i32;
-        let first = cpu_time(pid).unwrap();
-        while cpu_time(pid).unwrap() <= first {
+        let clock = CpuClock::of(pid).unwrap();
+        let first = clock.time().unwrap();
+        while clock.time().unwrap() <= first {
             std::thread::yield_now();
         }
         busy.kill().unwrap();
         busy.wait().unwrap();
-        assert_eq!(cpu_time(pid), None);
+        assert_eq!(clock.time(), None);
+        assert!(CpuClock::of(pid).is_none());
     }
 }

@@ -13,6 +13,7 @@ const HALF_BUSY: f64 = 0.5;
 pub(super) struct Cpus {
     reader: CpuReader,
     last: Vec<(u32, CpuTime)>,
+    now: Vec<(u32, CpuTime)>,
     pressure: PressureReader,
     waited_microseconds: Option<u64>,
     is_busy: bool,
@@ -27,8 +28,8 @@ impl Cpus {
     ) -> Result<(), HostError> {
         self.is_busy = false;
         let waiting = self.waiting(paths, elapsed, into);
-        let now = self.reader.read(paths)?.per_cpu;
-        for (number, time) in &now {
+        self.reader.read_times(paths, &mut self.now)?;
+        for (number, time) in &self.now {
             let Some((_, before)) = self.last.iter().find(|(other, _)| other == number) else { continue };
             let (Some(elapsed), Some((busy, softirq))) = (elapsed, shares(before, time)) else { continue };
             let cpu = row(&mut into.cpus, *number);
@@ -36,7 +37,7 @@ impl Cpus {
             cpu.softirq.add_times(elapsed.second, softirq, elapsed.intervals);
             self.is_busy |= busy > HALF_BUSY;
         }
-        self.last = now;
+        std::mem::swap(&mut self.last, &mut self.now);
         unless_unavailable(waiting)
     }
 
@@ -51,8 +52,8 @@ impl Cpus {
         elapsed: Option<Elapsed>,
         into: &mut Sampled,
     ) -> Result<(), HostError> {
-        let some = self.pressure.cpu(paths)?.some_seconds;
-        let waited = since(&mut self.waited_microseconds, (some * 1e6).round() as u64);
+        let now = self.pressure.cpu_microseconds(paths)?;
+        let waited = since(&mut self.waited_microseconds, now);
         if let Some((elapsed, waited)) = elapsed.zip(waited) {
             // The two clocks are not read at the same moment.
             let part = (waited as f64 / 1e6 / elapsed.seconds).min(1.0);

@@ -1,8 +1,9 @@
 //! tailscaled: its CPU time and how long its threads waited for a CPU.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::clock::cpu_time;
+use super::clock::CpuClock;
 use super::{Elapsed, NOBODY, since};
 use crate::model::sampled::Sampled;
 use crate::sources::host::{Finder, HostError, Paths, Process, Stat, Threads};
@@ -29,8 +30,9 @@ pub(super) struct Tailscaled {
 #[derive(Debug)]
 struct Known {
     process: Process,
-    /// Whether its CPU clock can be read: not where the procfs is that of other process ids than ours.
-    has_clock: bool,
+    directory: PathBuf,
+    /// `None` where the procfs is that of other process ids than ours.
+    clock: Option<CpuClock>,
     threads: Threads,
     /// Whether there are other threads than those that are known.
     list_threads: bool,
@@ -60,7 +62,7 @@ impl Tailscaled {
         }
         self.is_busy = false;
         let Some(known) = &mut self.known else { return Ok(()) };
-        let Some(used) = known.read(paths)? else {
+        let Some(used) = known.read()? else {
             self.known = None;
             return Ok(());
         };
@@ -90,7 +92,8 @@ impl Tailscaled {
         if self.known.as_ref().is_none_or(|known| known.process != process) {
             self.known = Some(Known {
                 process,
-                has_clock: has_clock(process, &stat),
+                directory: paths.procfs.join(process.pid.to_string()),
+                clock: clock(process, &stat),
                 threads: Threads::without_switches(),
                 list_threads: true,
                 ran: None,
@@ -106,35 +109,39 @@ impl Tailscaled {
 
 impl Known {
     /// `None` when it is gone.
-    fn read(&mut self, paths: &Paths) -> Result<Option<Used>, HostError> {
+    fn read(&mut self) -> Result<Option<Used>, HostError> {
         let mut ran = None;
-        if self.has_clock {
-            let Some(time) = cpu_time(self.process.pid) else { return Ok(None) };
+        if let Some(clock) = self.clock {
+            let Some(time) = clock.time() else { return Ok(None) };
             ran = since(&mut self.ran, time.as_nanos() as u64);
             // A wait is accounted for when it ends: as no thread ran, none of theirs did.
             if ran == Some(0) && self.waited.is_some() {
                 return Ok(Some(Used { ran, waited: Some(0) }));
             }
         }
-        let directory = paths.procfs.join(self.process.pid.to_string());
         let interval = if std::mem::take(&mut self.list_threads) { Duration::ZERO } else { LIST_INTERVAL };
-        let Some(sums) = self.threads.update(&directory, interval)? else { return Ok(None) };
-        if !self.has_clock {
+        let Some(sums) = self.threads.update(&self.directory, interval)? else { return Ok(None) };
+        if self.clock.is_none() {
             ran = since(&mut self.ran, sums.run_nanoseconds);
         }
         Ok(Some(Used { ran, waited: since(&mut self.waited, sums.delay_nanoseconds) }))
     }
 }
 
-/// Whether the clock of this process id tells the time of the process that procfs shows by it.
-fn has_clock(process: Process, stat: &Stat) -> bool {
+/// The clock of this process id, if it tells the time of the process that procfs shows by it.
+fn clock(process: Process, stat: &Stat) -> Option<CpuClock> {
     let expected = stat.user_seconds + stat.system_seconds;
-    cpu_time(process.pid).is_some_and(|time| (time.as_secs_f64() - expected).abs() < TOLERANCE_SECONDS)
+    let agrees = |time: Duration| (time.as_secs_f64() - expected).abs() < TOLERANCE_SECONDS;
+    CpuClock::of(process.pid).filter(|clock| clock.time().is_some_and(agrees))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn own_time() -> Duration {
+        CpuClock::of(std::process::id() as i32).unwrap().time().unwrap()
+    }
 
     fn this_process(user_seconds: f64) -> (Process, Stat) {
         let process =
@@ -152,32 +159,31 @@ mod tests {
 
     #[test]
     fn the_clock_is_used_where_procfs_agrees() {
-        let used = cpu_time(std::process::id() as i32).unwrap().as_secs_f64();
+        let used = own_time().as_secs_f64();
         let (process, stat) = this_process(used);
-        assert!(has_clock(process, &stat));
+        assert!(clock(process, &stat).is_some());
         let (process, stat) = this_process(used + 1000.0);
-        assert!(!has_clock(process, &stat), "procfs shows another process by this id");
+        assert!(clock(process, &stat).is_none(), "procfs shows another process by this id");
     }
 
     #[test]
     fn clock_and_threads_agree_on_what_ran() {
         let (process, _) = this_process(0.0);
-        let known = |has_clock| Known {
+        let known = |clock| Known {
             process,
-            has_clock,
+            directory: PathBuf::from("/proc/self"),
+            clock,
             threads: Threads::default(),
             list_threads: true,
             ran: None,
             waited: None,
         };
-        let (mut by_clock, mut by_threads) = (known(true), known(false));
-        let paths = Paths::default();
-        let mut read =
-            || (by_clock.read(&paths).unwrap().unwrap(), by_threads.read(&paths).unwrap().unwrap());
+        let (mut by_clock, mut by_threads) = (known(CpuClock::of(process.pid)), known(None));
+        let mut read = || (by_clock.read().unwrap().unwrap(), by_threads.read().unwrap().unwrap());
         let (first, _) = read();
         assert_eq!(first, Used { ran: None, waited: None });
-        let started = cpu_time(process.pid).unwrap();
-        while cpu_time(process.pid).unwrap() < started + Duration::from_millis(200) {
+        let started = own_time();
+        while own_time() < started + Duration::from_millis(200) {
             std::hint::black_box(started);
         }
         let (clock, threads) = read();

@@ -12,7 +12,7 @@ use super::{Elapsed, since};
 use crate::model::sampled::{BYTE_BOUNDS, Distribution, Sampled};
 use crate::sources::clean;
 use crate::sources::host::{HostError, UdpSockets, root_qdiscs};
-use crate::sources::kernel::{device, routes};
+use crate::sources::kernel::{RingDrops, device, routes};
 use crate::sources::netlink::Netlink;
 
 /// How often devices are looked for …
@@ -36,6 +36,9 @@ const OPERATION: &str = "sample the queues of network devices";
 #[derive(Debug)]
 pub(super) struct Queues {
     tunnel: String,
+    /// Where drops of the tunnel's ring are read for nothing; netlink is asked where there is none.
+    ring: Option<RingDrops>,
+    dropped: Option<u64>,
     udp: UdpSockets,
     netlink: Option<Netlink>,
     devices: Vec<Device>,
@@ -50,14 +53,16 @@ pub(super) struct Queues {
 struct Device {
     name: String,
     index: u32,
-    /// The tunnel's packets that its ring had no room for.
+    /// The tunnel's packets that its ring had no room for, by netlink.
     dropped: Option<u64>,
 }
 
 impl Queues {
-    pub(super) fn new(tunnel: String) -> Self {
+    pub(super) fn new(tunnel: String, ring: Option<RingDrops>) -> Self {
         Self {
             tunnel,
+            ring,
+            dropped: None,
             udp: UdpSockets::default(),
             netlink: None,
             devices: Vec::new(),
@@ -96,23 +101,18 @@ impl Queues {
             Some(netlink) => netlink,
             None => Netlink::open(NETLINK_ROUTE)?,
         };
-        let known = self.devices.iter().any(|device| device.name == self.tunnel);
+        let is_another = |index: u32| self.ring.as_ref().is_some_and(|ring| ring.tunnel() != Some(index));
+        let known = self.devices.iter().any(|device| device.name == self.tunnel && !is_another(device.index));
         let interval = if known { LOOK_INTERVAL } else { MISSING_INTERVAL };
         if self.looked.is_none_or(|looked| looked.elapsed() >= interval) {
             self.look(&mut netlink)?;
         }
-        if let Some(tunnel) = self.devices.iter_mut().find(|device| device.name == self.tunnel) {
-            match tunnel.dropped(&mut netlink)? {
-                Dropped::Gone => self.looked = None,
-                Dropped::First => {}
-                Dropped::Packets(packets) => {
-                    self.filled |= packets > 0;
-                    if let Some(elapsed) = elapsed {
-                        // It is not known in which of them they were.
-                        into.tunnel_drops.add_times(elapsed.second, 0.0, elapsed.intervals - 1);
-                        into.tunnel_drops.add(elapsed.second, packets as f64);
-                    }
-                }
+        if let Some(packets) = self.drops(&mut netlink)? {
+            self.filled |= packets > 0;
+            if let Some(elapsed) = elapsed {
+                // It is not known in which of them they were.
+                into.tunnel_drops.add_times(elapsed.second, 0.0, elapsed.intervals - 1);
+                into.tunnel_drops.add(elapsed.second, packets as f64);
             }
         }
         if self.list_disciplines {
@@ -120,6 +120,21 @@ impl Queues {
         }
         self.netlink = Some(netlink);
         Ok(())
+    }
+
+    /// Packets that the tunnel's ring had no room for since the look before; `None` while that is not known.
+    fn drops(&mut self, netlink: &mut Netlink) -> io::Result<Option<u64>> {
+        if let Some(ring) = &self.ring {
+            return Ok(ring.packets().and_then(|packets| since(&mut self.dropped, packets)));
+        }
+        let tunnel = self.devices.iter_mut().find(|device| device.name == self.tunnel);
+        let Some(tunnel) = tunnel else { return Ok(None) };
+        let Some(counters) = device::counters(netlink, tunnel.index)? else {
+            // It is gone; perhaps there is another one.
+            self.looked = None;
+            return Ok(None);
+        };
+        Ok(since(&mut tunnel.dropped, counters.transmit_dropped))
     }
 
     fn backlogs(
@@ -177,23 +192,6 @@ impl Queues {
         self.list_disciplines = true;
         self.looked = Some(Instant::now());
         Ok(())
-    }
-}
-
-/// What the tunnel's ring had no room for.
-enum Dropped {
-    /// There is no such device any more.
-    Gone,
-    /// Not known yet since when.
-    First,
-    /// Since the look before.
-    Packets(u64),
-}
-
-impl Device {
-    fn dropped(&mut self, netlink: &mut Netlink) -> io::Result<Dropped> {
-        let Some(counters) = device::counters(netlink, self.index)? else { return Ok(Dropped::Gone) };
-        Ok(since(&mut self.dropped, counters.transmit_dropped).map_or(Dropped::First, Dropped::Packets))
     }
 }
 

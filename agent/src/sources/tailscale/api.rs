@@ -78,6 +78,7 @@ pub(super) struct UserProfile {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Prefs {
     pub(super) advertise_routes: List<String>,
+    pub(super) relay_server_port: Option<i64>,
 }
 
 /// A line of `/watch-ipn-bus`.
@@ -115,6 +116,8 @@ pub(super) struct Node {
     #[serde(rename = "AllowedIPs")]
     pub(super) allowed_ips: List<String>,
     pub(super) primary_routes: List<String>,
+    pub(super) disco_key: Option<String>,
+    pub(super) endpoints: List<String>,
     pub(super) hostinfo: Option<Hostinfo>,
     pub(super) tags: List<String>,
     pub(super) online: Option<bool>,
@@ -137,6 +140,8 @@ pub(super) struct PeerChange {
     pub(super) node_id: Option<i64>,
     pub(super) online: Option<bool>,
     pub(super) key: Option<String>,
+    pub(super) disco_key: Option<String>,
+    pub(super) endpoints: List<String>,
     #[serde(rename = "DERPRegion")]
     pub(super) derp_region: Option<i64>,
 }
@@ -165,7 +170,7 @@ pub(super) struct EnginePeer {
     pub(super) last_handshake: Option<String>,
 }
 
-/// The whole map, as tailscaled before 1.100 sends it.
+/// The whole map, as it comes first.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct NetworkMap {

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::api::{List, Map, Node, PeerState, PeerStatus, Status, UserProfile};
+use super::reach;
 use crate::model::tailnet::{Path, Peer, WireGuardSession, WireGuardState};
 use crate::sources::clean;
 
@@ -101,7 +102,8 @@ pub(super) fn users(profiles: &Map<UserProfile>) -> Users {
         .collect()
 }
 
-/// From `/status`; it does not know the state of the WireGuard session. `None` for a node without id and key.
+/// From `/status`; it knows neither the state of the WireGuard session nor disco key and endpoints. `None` for a node
+/// without id and key.
 fn from_status(status: &PeerStatus, users: &Users) -> Option<Member> {
     let (mut peer, mut member) = identify(
         &Identity {
@@ -123,6 +125,7 @@ fn from_status(status: &PeerStatus, users: &Users) -> Option<Member> {
     peer.active = status.active == Some(true);
     peer.path = path(status);
     peer.endpoint = status.cur_addr.as_deref().and_then(|address| address.parse().ok());
+    peer.relay = status.peer_relay.as_deref().and_then(reach::relay);
     peer.derp_region = clean::label(status.relay.as_deref().unwrap_or_default(), "");
     peer.exit_node = status.exit_node == Some(true);
     peer.exit_node_option = status.exit_node_option.unwrap_or(peer.exit_node_option);
@@ -162,6 +165,7 @@ pub(super) fn from_node<'p>(
         peer.active = before.active;
         peer.path = before.path;
         peer.endpoint = before.endpoint;
+        peer.relay = before.relay;
         peer.derp_region.clone_from(&before.derp_region);
         peer.exit_node = before.exit_node;
         peer.last_handshake = before.last_handshake;
@@ -170,6 +174,8 @@ pub(super) fn from_node<'p>(
         peer.engine_transmit_bytes = before.engine_transmit_bytes;
     }
     peer.online = node.online.unwrap_or(peer.online);
+    peer.disco_key = node.disco_key.as_deref().and_then(reach::disco_key);
+    peer.endpoints = reach::endpoints(&node.endpoints);
     member.peer = Arc::new(peer);
     Some(member)
 }

@@ -198,7 +198,7 @@ fn changes_on_the_bus_are_published_at_once_and_make_status_be_read() {
         let handshake = |tailnet: &Tailnet| session(tailnet) == Some(WireGuardState::Handshake);
         agent.until("what only the bus says", handshake).await;
         let first = tailscaled.requests.borrow().iter().find(|path| path.starts_with(BUS)).cloned();
-        assert_eq!(first, Some(format!("{BUS}?mask=315523")));
+        assert_eq!(first, Some(format!("{BUS}?mask=315531")));
         bus.send_replace(bus_line(
             r#"{"PeersChanged":[{"ID":3,"StableID":"3","Name":"c2.lab.","Key":"k"}]}"#,
         ));

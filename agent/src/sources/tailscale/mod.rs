@@ -7,6 +7,7 @@
 mod api;
 mod client;
 mod convert;
+mod reach;
 mod table;
 mod user_metrics;
 
@@ -16,6 +17,8 @@ mod fake;
 mod faults;
 #[cfg(test)]
 mod recorded_paths;
+#[cfg(test)]
+mod recorded_reach;
 #[cfg(test)]
 mod recordings;
 
@@ -41,9 +44,10 @@ const STATUS: &str = "/localapi/v0/status";
 const PREFS: &str = "/localapi/v0/prefs";
 const BUS: &str = "/localapi/v0/watch-ipn-bus";
 
-/// EngineUpdates, InitialState, InitialHealthState, PeerChanges, InitialStatus, PeerPatches and
-/// PeerWireGuardState (`NotifyWatchOpt` in ipn/backend.go).
-const MASK: u32 = 1 | 2 | 1 << 7 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 18;
+/// EngineUpdates, InitialState, InitialNetMap, InitialHealthState, PeerChanges, InitialStatus, PeerPatches and
+/// PeerWireGuardState (`NotifyWatchOpt` in ipn/backend.go). The map is there for disco keys and endpoints, which
+/// `/status` does not know; tailscaled builds it once a connection.
+const MASK: u32 = 1 | 2 | 1 << 3 | 1 << 7 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 18;
 /// EngineUpdates, InitialState, InitialNetMap and InitialHealthState, for tailscaled before 1.100.
 const OLD_MASK: u32 = 1 | 2 | 1 << 3 | 1 << 7;
 
@@ -83,7 +87,7 @@ impl Default for TailscaleConfig {
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(10),
-            // A peer takes about 1.6 kB: both hold more than 10,000 of them.
+            // A peer takes about 1.6 kB, and 2.2 kB in the first line of the bus: both hold more than 10,000 of them.
             body_limit: 64 << 20,
             line_limit: 32 << 20,
             backoff: Duration::from_millis(200),
@@ -176,14 +180,14 @@ async fn poll_status<P: FnMut(Arc<Tailnet>)>(
 }
 
 async fn read_status<P: FnMut(Arc<Tailnet>)>(shared: &Shared<P>) -> Result<(), LocalApiError> {
+    let asked = std::time::Instant::now();
     let report: Report = get_json(&shared.config, STATUS).await?;
-    let now = std::time::Instant::now();
     // Without them the last known routes stay; peers and paths are worth more.
     let prefs: Option<Prefs> =
         get_json(&shared.config, PREFS).await.inspect_err(|error| tracing::debug!("{error}")).ok();
     shared.update(|table| {
         table.set_up(true);
-        table.apply_status(report, now);
+        table.apply_status(report, asked);
         if let Some(prefs) = &prefs {
             table.apply_prefs(prefs);
         }
@@ -246,6 +250,7 @@ async fn session<P: FnMut(Arc<Tailnet>)>(
     mask: u32,
     complaint: &mut Complaint,
 ) -> Result<std::convert::Infallible, End> {
+    let asked = std::time::Instant::now();
     let mut lines = Lines::open(&shared.config, BUS, &format!("?mask={mask}")).await?;
     let mut first = true;
     loop {
@@ -262,7 +267,7 @@ async fn session<P: FnMut(Arc<Tailnet>)>(
         if std::mem::take(&mut first) {
             complaint.end("follows the IPN bus again");
         }
-        if shared.update(|table| table.apply_notify(notify, std::time::Instant::now())) {
+        if shared.update(|table| table.apply_notify(notify, asked)) {
             shared.status_wanted.notify_one();
         }
     }

@@ -22,9 +22,10 @@ pub(super) fn report(text: &str) -> Report {
 fn after_status(name: &str) -> Tailnet {
     let mut table = Table::default();
     table.set_up(true);
-    table.apply_status(report(&recording(name)), Instant::now());
+    let asked = Instant::now();
+    table.apply_status(report(&recording(name)), asked);
     let tailnet = table.take_changed().expect("a first status is news");
-    table.apply_status(report(&recording(name)), Instant::now());
+    table.apply_status(report(&recording(name)), asked);
     assert_eq!(table.take_changed(), None, "the same status again is none");
     (*tailnet).clone()
 }
@@ -88,6 +89,9 @@ fn status_of_an_exit_node() {
         active: true,
         path: Path::DirectIpv4,
         endpoint: Some("10.99.0.11:41641".parse().unwrap()),
+        endpoints: Vec::new(),
+        relay: None,
+        disco_key: None,
         derp_region: "lab".into(),
         exit_node: false,
         exit_node_option: false,

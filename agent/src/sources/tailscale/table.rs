@@ -11,6 +11,7 @@ use super::convert::{
     Member, Report, Users, advertised_routes, count, from_node, moment, network, owner, parsed, users,
     wireguard_session,
 };
+use super::reach;
 use crate::model::tailnet::{Path, Peer, Tailnet, WireGuardState};
 use crate::sources::clean;
 
@@ -59,8 +60,8 @@ impl Table {
     /// Notes whether tailscaled answers.
     pub(super) fn set_up(&mut self, up: bool) {
         set(&mut self.tailnet.up, up, &mut self.changed);
-        let knows_paths = up && self.tailnet.knows_paths;
-        set(&mut self.tailnet.knows_paths, knows_paths, &mut self.changed);
+        let asked = self.tailnet.paths_asked.filter(|_| up);
+        set(&mut self.tailnet.paths_asked, asked, &mut self.changed);
     }
 
     /// Approved routes as the control plane says them, and those that the node offers: headscale tells a node its
@@ -76,6 +77,9 @@ impl Table {
         let own = self.own.as_ref().map(|own| own.peer.addresses.as_slice()).unwrap_or_default();
         let routes = advertised_routes(parsed(&prefs.advertise_routes, network), own);
         set(&mut self.advertised, routes, &mut self.changed);
+        // 0 lets tailscaled pick the port, and it tells nobody which.
+        let port = prefs.relay_server_port.and_then(|port| u16::try_from(port).ok());
+        set(&mut self.tailnet.relay_port, port.filter(|port| *port != 0), &mut self.changed);
     }
 
     /// True when the path of some peer is to be asked for again after [`DOUBT`].
@@ -83,15 +87,15 @@ impl Table {
         !self.doubted.is_empty()
     }
 
-    /// Takes over everything that `/status` said at `now`. While tailscaled starts and knows nobody yet, the last
-    /// known peers stay.
-    pub(super) fn apply_status(&mut self, report: Report, now: Instant) {
+    /// Takes over everything that `/status` said when it was asked. While tailscaled starts and knows nobody yet, the
+    /// last known peers stay.
+    pub(super) fn apply_status(&mut self, report: Report, asked: Instant) {
         set(&mut self.tailnet.backend_state, report.backend_state, &mut self.changed);
         set(&mut self.tailnet.version, report.version, &mut self.changed);
         set(&mut self.tailnet.health, report.health, &mut self.changed);
         set(&mut self.tailnet.tun, report.tun, &mut self.changed);
-        let knew_paths = self.tailnet.knows_paths;
-        set(&mut self.tailnet.knows_paths, report.knows_map, &mut self.changed);
+        let knew_paths = self.tailnet.paths_asked.is_some();
+        set(&mut self.tailnet.paths_asked, report.knows_map.then_some(asked), &mut self.changed);
         if !report.knows_map {
             return;
         }
@@ -103,26 +107,31 @@ impl Table {
             let Some(Member { peer: before, .. }) = self.peers.get(&member.peer.id) else { continue };
             let peer = Arc::make_mut(&mut member.peer);
             peer.wireguard = before.wireguard;
+            peer.disco_key = before.disco_key;
+            peer.endpoints.clone_from(&before.endpoints);
             if knew_paths && peer.path == Path::Derp && before.path != Path::Derp {
-                let since = doubted.get(&peer.id).copied().unwrap_or(now);
-                if now.saturating_duration_since(since) < DOUBT {
+                let since = doubted.get(&peer.id).copied().unwrap_or(asked);
+                if asked.saturating_duration_since(since) < DOUBT {
                     self.doubted.insert(peer.id.clone(), since);
                     peer.path = before.path;
                     peer.endpoint = before.endpoint;
+                    peer.relay = before.relay;
                 }
             }
         }
         self.replace(members);
     }
 
-    /// Takes over a line of the bus that came at `now`. True when `/status` has news that the bus does not carry.
-    pub(super) fn apply_notify(&mut self, notify: Notify, now: Instant) -> bool {
+    /// Takes over a line of the bus, which was asked for its first one at `asked`. True when `/status` has news that the
+    /// bus does not carry.
+    pub(super) fn apply_notify(&mut self, notify: Notify, asked: Instant) -> bool {
         let mut stale = notify.prefs.is_some() || notify.health.is_some();
         if let Some(version) = notify.version.as_deref().filter(|version| !version.is_empty()) {
             set(&mut self.tailnet.version, clean::text(version, ""), &mut self.changed);
         }
+        let has_status = notify.initial_status.is_some();
         if let Some(report) = notify.initial_status {
-            self.apply_status(*report, now);
+            self.apply_status(*report, asked);
             stale |= self.in_doubt();
             self.forget_wireguard(&notify.peer_state);
         }
@@ -131,9 +140,13 @@ impl Table {
             stale = true;
         }
         self.apply_users(users(&notify.user_profiles));
-        if let Some(map) = &notify.net_map {
-            self.apply_map(map);
-            stale = true;
+        match &notify.net_map {
+            Some(map) if has_status => self.apply_reach(map),
+            Some(map) => {
+                self.apply_map(map);
+                stale = true;
+            }
+            None => {}
         }
         if let Some(node) = &notify.self_change {
             self.put_own_node(node);
@@ -172,6 +185,22 @@ impl Table {
         self.replace(members);
     }
 
+    /// Of a map that came with a status, only what that does not know: converting thousands of nodes twice takes a while.
+    fn apply_reach(&mut self, map: &NetworkMap) {
+        for node in map.peers.iter().flatten().flatten() {
+            let id = node.id.and_then(|node_id| self.by_node_id.get(&node_id));
+            let Some(member) = id.and_then(|id| self.peers.get_mut(id)) else { continue };
+            let disco_key = node.disco_key.as_deref().and_then(reach::disco_key);
+            let endpoints = reach::endpoints(&node.endpoints);
+            if member.peer.disco_key != disco_key || member.peer.endpoints != endpoints {
+                let peer = Arc::make_mut(&mut member.peer);
+                peer.disco_key = disco_key;
+                peer.endpoints = endpoints;
+                self.changed = true;
+            }
+        }
+    }
+
     /// True when the patch names a node or a region that only `/status` can explain.
     fn apply_patch(&mut self, patch: &PeerChange) -> bool {
         let id = patch.node_id.and_then(|node_id| self.by_node_id.get(&node_id)).cloned();
@@ -183,6 +212,12 @@ impl Table {
             peer.online = patch.online.unwrap_or(peer.online);
             if let Some(key) = &patch.key {
                 peer.node_key = clean::text(key, "");
+            }
+            if let Some(key) = &patch.disco_key {
+                peer.disco_key = reach::disco_key(key);
+            }
+            if patch.endpoints.is_some() {
+                peer.endpoints = reach::endpoints(&patch.endpoints);
             }
         });
         patch.derp_region.is_some()

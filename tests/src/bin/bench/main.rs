@@ -9,6 +9,7 @@ mod node;
 mod process;
 mod programs;
 mod read;
+mod sampling;
 mod table;
 mod tunnel;
 
@@ -52,6 +53,8 @@ enum Measurement {
     Encode,
     /// The agent with 100 peers: memory, start, CPU per scrape
     Agent,
+    /// Ten samples a second beside a stand-in for tailscaled
+    Sampling,
     /// A scrape of /compat/node against node_exporter with the same collectors
     Node,
     /// iperf3 through a tunnel with and without the agent, and what the agent and its programs use meanwhile
@@ -63,7 +66,7 @@ impl Measurement {
     fn needs(self) -> &'static [&'static str] {
         match self {
             Self::Programs | Self::Encode => &[],
-            Self::Read => &["ip"],
+            Self::Read | Self::Sampling => &["ip"],
             Self::Agent => &["ip", "nft"],
             Self::Node => &["ip", node::BASELINE],
             Self::Tunnel => &["ip", "nft", "iperf3"],
@@ -93,6 +96,7 @@ impl Plan {
             Measurement::Read => read::measure(self),
             Measurement::Encode => encode::measure(self),
             Measurement::Agent => footprint::measure(self),
+            Measurement::Sampling => sampling::measure(self),
             Measurement::Node => node::measure(self),
             Measurement::Tunnel => tunnel::measure(self),
         }

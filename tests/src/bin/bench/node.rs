@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use tailgauge_testbed::exposition::Exposition;
-use tailgauge_testbed::http;
 use tailgauge_testbed::process::{Process, wait_for};
 use tailgauge_testbed::stage::Stage;
+use tailgauge_testbed::{compat, http};
 
 use crate::process::cpu_time;
 use crate::table::{Row, Spread, digits};
@@ -16,27 +16,6 @@ use crate::{Outcome, Plan};
 
 /// Debian's name of node_exporter.
 pub const BASELINE: &str = "prometheus-node-exporter";
-/// Those of `/compat/node` that both run by default.
-const COLLECTORS: [&str; 18] = [
-    "conntrack",
-    "cpu",
-    "diskstats",
-    "filesystem",
-    "loadavg",
-    "meminfo",
-    "netclass",
-    "netdev",
-    "netstat",
-    "os",
-    "pressure",
-    "sockstat",
-    "softnet",
-    "stat",
-    "time",
-    "udp_queues",
-    "uname",
-    "vmstat",
-];
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Scrapes whose CPU time is one sample: the scheduler's accounting is exact, but what surrounds a scrape varies.
 const BATCH: usize = 10;
@@ -56,7 +35,7 @@ pub fn measure(plan: &Plan) -> Outcome {
     agent.args(["--sampler.interval", "0s"]);
     let mut exporter = Command::new(BASELINE);
     exporter.args(["--web.listen-address", "127.0.0.1:9100", "--collector.disable-defaults"]);
-    exporter.args(COLLECTORS.map(|name| format!("--collector.{name}")));
+    exporter.args(compat::BY_DEFAULT.map(|name| format!("--collector.{name}")));
     exporter.args(["--web.disable-exporter-metrics", "--collector.netdev.device-exclude="]);
     let mut agent = Subject::start(&stage, agent, "agent", address(10641), "/compat/node")?;
     let mut exporter = Subject::start(&stage, exporter, "node_exporter", address(9100), "/metrics")?;
@@ -124,10 +103,9 @@ impl Subject {
     fn series(&self) -> Result<usize, Box<dyn Error>> {
         let scrape = Exposition::parse(&self.body)?;
         let succeeded = scrape.sum("node_scrape_collector_success", &[]);
-        if succeeded < COLLECTORS.len() as f64 {
-            return Err(
-                self.failed(&format!("only {succeeded} of {} collectors succeeded", COLLECTORS.len()))
-            );
+        let wanted = compat::BY_DEFAULT.len();
+        if succeeded < wanted as f64 {
+            return Err(self.failed(&format!("only {succeeded} of {wanted} collectors succeeded")));
         }
         Ok(scrape.samples.len())
     }

@@ -108,13 +108,16 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_map_insert_failures_total",
                 &["map"],
-                "New entries that a BPF program found no room for: handshakes and connections that are not timed.",
+                "New entries that a BPF program found no room for: handshakes and connections that are not timed, \
+                 WireGuard sessions that are not judged, endpoints whose disco is not timed.",
             ),
             samples: |view, samples| {
                 let health = &view.model.kernel.health;
                 for (map, count) in [
                     ("HANDSHAKES", health.handshake_insert_failures),
                     ("CONNECTIONS", health.connection_insert_failures),
+                    ("SESSIONS", health.sessions_without_room),
+                    ("DISCO", health.disco_insert_failures),
                 ] {
                     samples.sample().label("map", map).integer(count);
                 }

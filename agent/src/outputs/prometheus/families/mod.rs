@@ -3,6 +3,7 @@
 mod agent;
 mod connections;
 mod devices;
+mod disco;
 mod disk;
 mod drops;
 mod ethtool;
@@ -10,6 +11,7 @@ mod frequency;
 mod host;
 mod network;
 mod peer;
+mod peer_underlay;
 mod sampled;
 mod settings;
 mod sockets;
@@ -19,6 +21,7 @@ mod time;
 mod tunnel;
 mod underlay;
 mod window;
+mod wireguard;
 
 use std::time::Instant;
 
@@ -59,6 +62,9 @@ pub(super) const SECTIONS: &[Section] = &[
     window::SECTION,
     tunnel::SECTION,
     underlay::SECTION,
+    peer_underlay::SECTION,
+    wireguard::SECTION,
+    disco::SECTION,
     drops::SECTION,
     tailscaled::SECTION,
     host::SECTION,

@@ -111,8 +111,8 @@ pub(super) const SECTION: Section = Section {
                 "tailgauge_peer_path",
                 &["peer_id", "path"],
                 "1 for the path by which the peer is reached now, 0 for the others: direct_ipv4, direct_ipv6, derp, \
-                 peer_relay_ipv4, peer_relay_ipv6, or idle while tailscaled keeps none. The last known one while \
-                 tailscaled does not answer.",
+                 peer_relay_ipv4, peer_relay_ipv6, or idle while tailscaled keeps none. As tailscaled says, corrected at \
+                 once by what the underlay shows. The last known one while neither says any.",
             ),
             samples: |view, samples| {
                 for (_, slot, labels) in view.peers() {
@@ -129,7 +129,8 @@ pub(super) const SECTION: Section = Section {
                 "tailgauge_peer_path_seconds_total",
                 &["peer_id", "path"],
                 "Time for which the peer was reached by each path that it had so far. Stands still while tailscaled \
-                 is away or starts, and while the peer is not in the tailnet: what is unknown is not counted.",
+                 is away or starts and no data shows the path, and while the peer is not in the tailnet: what is unknown \
+                 is not counted.",
             ),
             samples: |view, samples| {
                 for (_, slot, labels) in view.peers() {

@@ -15,7 +15,8 @@ pub(super) const SECTION: Section = Section {
             over the time since the one before. The peaks cover the running second and the 15 aligned seconds before \
             it; reading does not reset them. The kernel accounts CPU time by the tick, so shares of a CPU are good to \
             a tenth. While nothing is up (no CPU half busy, next to nobody waits for one, queues empty), a sample is \
-            taken over two intervals and counts twice.",
+            taken over two intervals and counts twice. So it is when sampling has taken a thousandth of a CPU: what it \
+            saves while nothing is up, up to 10 ms, it spends while something is.",
     families: &[
         Family {
             header: histogram(
@@ -205,7 +206,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_sampler_cpu_seconds_total",
                 &[],
-                "CPU time that sampling took.",
+                "CPU time that sampling took: all of the thread that does nothing else.",
             ),
             samples: |view, samples| {
                 when_on(view, samples, |sampled, samples| {

@@ -2,39 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::filesystem::PSEUDO_OF_NODE_EXPORTER;
 use super::super::mountinfo::{Line, unescape};
 use super::super::proc_file::Bad;
 use crate::model::node::{Mount, Rows};
 use crate::sources::clean;
 
-/// Types without space of their own.
-const IGNORED_TYPES: [&str; 25] = [
-    "autofs",
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "devtmpfs",
-    "fusectl",
-    "hugetlbfs",
-    "iso9660",
-    "mqueue",
-    "nsfs",
-    "overlay",
-    "proc",
-    "procfs",
-    "pstore",
-    "rpc_pipefs",
-    "securityfs",
-    "selinuxfs",
-    "squashfs",
-    "erofs",
-    "sysfs",
-    "tracefs",
-];
 /// Mounts that are shown.
 const MOST: usize = 1024;
 
@@ -48,7 +21,7 @@ pub(super) fn parse(
     for (index, line) in text.lines().enumerate() {
         let line = Line::parse(line).ok_or(Bad::Line(index + 1, "a line of mountinfo"))?;
         let point = below(rootfs, line.mount_point);
-        if mounts.len() == MOST || IGNORED_TYPES.contains(&line.fstype) || is_ignored(point) {
+        if mounts.len() == MOST || PSEUDO_OF_NODE_EXPORTER.contains(&line.fstype) || is_ignored(point) {
             continue;
         }
         let mount = mounts.push();

@@ -9,9 +9,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use procfs::FromRead;
-use procfs::process::Schedstat;
-
 use crate::sources::host::proc_file::{is_gone, number, open, read_of_process};
 use crate::sources::host::{HostError, malformed};
 
@@ -83,20 +80,13 @@ impl Threads {
             match thread.schedstat.read_at(&mut buffer, 0) {
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&buffer[..length]);
-                    match Schedstat::from_read(text.as_bytes()) {
-                        Ok(stat) => {
-                            advance(
-                                &mut self.sums.run_nanoseconds,
-                                &mut thread.last.run_nanoseconds,
-                                stat.sum_exec_runtime,
-                            );
-                            advance(
-                                &mut self.sums.delay_nanoseconds,
-                                &mut thread.last.delay_nanoseconds,
-                                stat.run_delay,
-                            );
+                    match parse(&text) {
+                        Some((ran, waited)) => {
+                            let Sums { run_nanoseconds, delay_nanoseconds, .. } = &mut self.sums;
+                            advance(run_nanoseconds, &mut thread.last.run_nanoseconds, ran);
+                            advance(delay_nanoseconds, &mut thread.last.delay_nanoseconds, waited);
                         }
-                        Err(_) => failure = Some(malformed(schedstat(&tasks, *id), "three counts", &text)),
+                        None => failure = Some(malformed(schedstat(&tasks, *id), "three counts", &text)),
                     }
                     true
                 }
@@ -173,6 +163,14 @@ fn schedstat(tasks: &Path, id: i32) -> PathBuf {
     tasks.join(id.to_string()).join("schedstat")
 }
 
+/// Nanoseconds that a thread ran and that it waited; the third count is how often it got a CPU.
+fn parse(text: &str) -> Option<(u64, u64)> {
+    let mut words = text.split_ascii_whitespace();
+    let counts = [(); 3].map(|()| number::<u64>(words.next()));
+    let [Some(ran), Some(waited), Some(_)] = counts else { return None };
+    Some((ran, waited))
+}
+
 /// Adds what came since `last`; less than that is the figure of another thread with the same number.
 fn advance(sum: &mut u64, last: &mut u64, now: u64) {
     *sum = sum.saturating_add(now.checked_sub(*last).unwrap_or(now));
@@ -181,6 +179,8 @@ fn advance(sum: &mut u64, last: &mut u64, now: u64) {
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromRead as _;
+
     use super::*;
 
     fn thread(process: &Path, id: i32, delay: u64, switches: (u64, u64)) {
@@ -251,6 +251,17 @@ mod tests {
         fs::write(root.path().join("task/1/schedstat"), "many").unwrap();
         let error = Threads::default().update(root.path(), Duration::ZERO).unwrap_err().to_string();
         assert!(error.contains("task/1/schedstat") && error.contains("three counts"), "{error}");
+    }
+
+    #[test]
+    fn a_schedstat_is_what_procfs_makes_of_it() {
+        for text in ["0 0 0\n", "829018 257290 30\n", "18446744073709551615 1 2\n"] {
+            let expected = procfs::process::Schedstat::from_read(text.as_bytes()).unwrap();
+            assert_eq!(parse(text), Some((expected.sum_exec_runtime, expected.run_delay)));
+        }
+        for text in ["", "1\n", "1 2\n", "1 -2 3\n", "1 x 3\n", "99999999999999999999 1 1\n"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
     }
 
     #[test]

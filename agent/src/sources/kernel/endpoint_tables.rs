@@ -1,0 +1,121 @@
+//! The maps that say whose the messages on the underlay are: those that the agent writes, and what the programs
+//! learned beside them.
+
+use std::io;
+
+use aya::maps::{HashMap, MapData};
+use tailgauge_ebpf::layout::{Control, Disco, Endpoint, maps};
+use tailgauge_ebpf::message::DISCO_KEY;
+
+use super::KernelError;
+use super::endpoints::{ENDPOINT, EndpointKeys};
+use super::lru::Lru;
+use super::object::Object;
+use super::tables::{Table, open};
+use crate::model::kernel::MapUse;
+
+/// All maps of endpoints and disco keys.
+#[derive(Debug)]
+pub(super) struct EndpointTables {
+    endpoints: Table<HashMap<MapData, [u8; ENDPOINT], u32>, ENDPOINT>,
+    disco_keys: Table<HashMap<MapData, [u8; DISCO_KEY], u32>, DISCO_KEY>,
+    learned: Lru<Endpoint, u32>,
+    disco: Lru<Endpoint, Disco>,
+    relay_port: u16,
+    /// Slots whose peers are gone, and that the programs may have learned endpoints of.
+    retired: Vec<u32>,
+    /// Changes so far.
+    generation: u32,
+    refused: u64,
+    errors: u64,
+}
+
+impl EndpointTables {
+    pub(super) fn open(object: &mut Object) -> Result<Self, KernelError> {
+        let sizes = object.sizes();
+        let endpoints = open(object, maps::ENDPOINTS)?;
+        let disco_keys = open(object, maps::DISCO_KEYS)?;
+        Ok(Self {
+            endpoints: Table::new(maps::ENDPOINTS, sizes.endpoints, endpoints),
+            disco_keys: Table::new(maps::DISCO_KEYS, sizes.slots, disco_keys),
+            learned: Lru::open(object, maps::LEARNED_ENDPOINTS, sizes.learned_endpoints)?,
+            disco: Lru::open(object, maps::DISCO, sizes.disco)?,
+            relay_port: 0,
+            retired: Vec::new(),
+            generation: 0,
+            refused: 0,
+            errors: 0,
+        })
+    }
+
+    /// The programs forget the slots they know when [`Self::control`] is stored after a change.
+    pub(super) fn install(&mut self, keys: EndpointKeys, relay_port: Option<u16>) {
+        self.relay_port = relay_port.unwrap_or(0);
+        self.refused = keys.refused;
+        let unlearned = self.unlearn();
+        if self.endpoints.installed == keys.endpoints
+            && self.disco_keys.installed == keys.disco_keys
+            && !unlearned
+        {
+            return;
+        }
+        self.errors += self.endpoints.install(keys.endpoints) + self.disco_keys.install(keys.disco_keys);
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Adds to the settings what goes with what is installed.
+    pub(super) fn control(&self, control: Control) -> Control {
+        Control { endpoints_generation: self.generation, relay_port: u32::from(self.relay_port), ..control }
+    }
+
+    /// Notes that a slot may get another peer from the next [`Self::install`] on.
+    pub(super) fn retire(&mut self, slot: u32) {
+        self.retired.push(slot);
+    }
+
+    /// Removes what was learned of slots that were retired; returns whether there were any.
+    fn unlearn(&mut self) -> bool {
+        if self.retired.is_empty() {
+            return false;
+        }
+        let Self { learned, retired, .. } = self;
+        retired.sort_unstable();
+        let mut gone = Vec::new();
+        let read = learned.read(|endpoint, slot| {
+            if retired.binary_search(slot).is_ok() {
+                gone.push(*endpoint);
+            }
+        });
+        match read {
+            Ok(()) => retired.clear(),
+            // Tried again by the next call.
+            Err(error) => tracing::warn!(%error, "cannot look for the endpoints of peers that left"),
+        }
+        for endpoint in &gone {
+            // Not there means that the programs forgot it themselves.
+            let _ = learned.remove(endpoint);
+        }
+        true
+    }
+
+    /// Counts what the programs learned, now and then.
+    pub(super) fn count(&mut self) -> io::Result<()> {
+        self.learned.count()?;
+        self.disco.count()
+    }
+
+    /// Fill of every map; of those that the programs write at the last count.
+    pub(super) fn fill(&self) -> [MapUse; 4] {
+        [self.endpoints.fill(), self.disco_keys.fill(), self.learned.fill(), self.disco.fill()]
+    }
+
+    /// Updates that the kernel refused so far.
+    pub(super) const fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    /// Keys that have no room at present.
+    pub(super) const fn refused(&self) -> u64 {
+        self.refused
+    }
+}

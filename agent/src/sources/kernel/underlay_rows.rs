@@ -1,0 +1,331 @@
+//! Copies what the peers' packets were on the underlay, and their handshakes and disco, into the model; says by which
+//! path each was sent to.
+//!
+//! These rows are twice as large as those of the tunnel, and most peers are silent. Those that moved lately, or whose
+//! traffic in the tunnel did, are looked at each time; of the others a thousand at a time or an eighth, whichever is more.
+
+use std::mem::offset_of;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use tailgauge_ebpf::histogram::Histogram;
+use tailgauge_ebpf::layout::{
+    DIRECTIONS, KINDS_OF_MESSAGE, Messages, PathCounters, PeerUnderlayLine, ROLES, TRANSMIT, UDP_PATHS,
+    UNATTRIBUTED, WireGuard, line_index, maps,
+};
+
+use super::KernelError;
+use super::evidence::path_taken;
+use super::mmap::Rows;
+use super::object::Object;
+use super::rows::{READS_AFTER_CHANGE, copy};
+use crate::model::kernel::Kernel;
+use crate::model::tailnet::Path;
+
+/// Sweeps for which a slot that moved is looked at each time.
+const WARM: u8 = 10;
+/// Silent slots that are looked at each time, and the part of all slots.
+const COLD: u32 = 1024;
+const COLD_PART: u32 = 8;
+
+const NO_WIREGUARD: WireGuard = WireGuard {
+    handshake: Histogram::EMPTY,
+    disco_rtt: Histogram::EMPTY,
+    completed: [0; ROLES],
+    initiations: [0; 2],
+    retries: 0,
+    responses: [0; 2],
+    unpaired_responses: 0,
+    cookies: [0; 2],
+    failures: 0,
+    pings: [0; 2],
+    pongs: [0; 2],
+    pongs_ambiguous: 0,
+    data_window: 0,
+    initiated_at: 0,
+    initiated_index: 0,
+    asked_at: 0,
+    asked_index: 0,
+    asked_from: 0,
+};
+const NO_MESSAGES: Messages = Messages {
+    seen: [[0; KINDS_OF_MESSAGE]; 2],
+    handshake_response: Histogram::EMPTY,
+    disco_response: Histogram::EMPTY,
+};
+
+/// Words of a [`WireGuard`] of which at least one changes whenever a message was counted: count and sum of the
+/// histograms, and all counters.
+const SIGNATURE: [usize; HISTOGRAM_SIGNS + COUNTERS] = {
+    let histogram = size_of::<Histogram>() / size_of::<u64>();
+    let mut words = [0; HISTOGRAM_SIGNS + COUNTERS];
+    let mut index = 0;
+    while index < words.len() {
+        words[index] = if index < HISTOGRAM_SIGNS {
+            (index / 2 + 1) * histogram - 2 + index % 2
+        } else {
+            offset_of!(WireGuard, completed) / size_of::<u64>() + index - HISTOGRAM_SIGNS
+        };
+        index += 1;
+    }
+    words
+};
+const HISTOGRAM_SIGNS: usize = 2 * offset_of!(WireGuard, completed) / size_of::<Histogram>();
+const COUNTERS: usize =
+    (offset_of!(WireGuard, data_window) - offset_of!(WireGuard, completed)) / size_of::<u64>();
+
+/// Word of `failures`.
+const FAILURES: usize = offset_of!(WireGuard, failures) / size_of::<u64>();
+
+/// Receive and transmit.
+type Lines = [PeerUnderlayLine; DIRECTIONS as usize];
+
+/// What is remembered of a slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    /// All counters added up, at the last reading.
+    read: u64,
+    /// The same at the last sweep.
+    swept: u64,
+    /// Data sent by path at the last sweep.
+    sent: [u64; UDP_PATHS],
+    /// Sweeps for which it is still looked at each time. The last one waits for a reading.
+    warm: u8,
+    /// Readings for which its row of handshakes and disco is still to be copied.
+    stale: u8,
+}
+
+/// The mmapable rows of all slots, and of tailscaled as a whole.
+#[derive(Debug)]
+pub(super) struct UnderlayRows {
+    lines: Rows<PeerUnderlayLine>,
+    wireguard: Rows<WireGuard>,
+    messages: Rows<Messages>,
+    slots: u32,
+    shards: u32,
+    watched: Vec<Watched>,
+    /// Where the next look at silent slots begins.
+    next_cold: u32,
+    retired: Lines,
+}
+
+impl UnderlayRows {
+    pub(super) fn open(object: &mut Object) -> Result<Self, KernelError> {
+        let sizes = object.sizes();
+        let mut messages = Rows::new(maps::MESSAGES, object.take_map(maps::MESSAGES)?)?;
+        messages.ensure(1)?;
+        Ok(Self {
+            lines: Rows::new(maps::PEER_UNDERLAY, object.take_map(maps::PEER_UNDERLAY)?)?,
+            wireguard: Rows::new(maps::WIREGUARD, object.take_map(maps::WIREGUARD)?)?,
+            messages,
+            slots: sizes.slots,
+            shards: sizes.shards,
+            watched: Vec::new(),
+            next_cold: 0,
+            retired: Lines::default(),
+        })
+    }
+
+    fn ensure(&mut self, rows: u32) -> Result<(), KernelError> {
+        self.lines.ensure(rows * self.shards * DIRECTIONS)?;
+        if self.watched.len() < rows as usize {
+            self.watched.resize(rows as usize, Watched::default());
+        }
+        Ok(())
+    }
+
+    /// Rows of a slot in one direction.
+    fn rows_of(&self, slot: u32, direction: u32) -> impl Iterator<Item = u32> + use<> {
+        let shards = self.shards;
+        (0..shards).map(move |shard| line_index(slot, shard, shards, direction))
+    }
+
+    /// Sums the shards of one slot, each read by `read`.
+    fn sum(&self, slot: u32, read: impl Fn(u32, &mut PeerUnderlayLine) -> bool) -> Lines {
+        let mut sum = Lines::default();
+        for (direction, into) in (0..).zip(&mut sum) {
+            for row in self.rows_of(slot, direction) {
+                let mut line = PeerUnderlayLine::default();
+                read(row, &mut line);
+                add(into, &line);
+            }
+        }
+        sum
+    }
+
+    /// Silent slots whose turn it is.
+    fn cold(&self, rows: u32) -> Range<u32> {
+        let count = (rows / COLD_PART).max(COLD);
+        if rows <= count {
+            return 0..rows;
+        }
+        let start = if self.next_cold < rows { self.next_cold } else { 0 };
+        start..start.saturating_add(count).min(rows)
+    }
+
+    /// Notes that a slot's row of handshakes and disco may have changed.
+    pub(super) fn touch(&mut self, slot: u32) {
+        if let Some(watched) = self.watched.get_mut(slot as usize) {
+            watched.stale = READS_AFTER_CHANGE;
+        }
+    }
+
+    /// Copies `rows` slots. `is_active` says of which the traffic in the tunnel moved.
+    pub(super) fn read(
+        &mut self,
+        kernel: &mut Kernel,
+        rows: u32,
+        is_active: impl Fn(u32) -> bool,
+    ) -> Result<(), KernelError> {
+        let rows = rows.clamp(1, self.slots);
+        self.ensure(rows)?;
+        kernel.peer_underlay.resize(rows as usize, Lines::default());
+        kernel.retired_underlay = self.retired;
+        let cold = self.cold(rows);
+        let mut any_stale = false;
+        for slot in 0..rows {
+            if is_active(slot) {
+                self.watched[slot as usize].warm = WARM;
+            }
+            let watched = self.watched[slot as usize];
+            if watched.warm > 0 || cold.contains(&slot) {
+                let total = self.total(slot);
+                if watched.read != total {
+                    kernel.peer_underlay[slot as usize] =
+                        self.sum(slot, |row, line| self.lines.load(row, line));
+                }
+                let watched = &mut self.watched[slot as usize];
+                watched.warm = if watched.warm == 1 { 0 } else { watched.warm };
+                if watched.read != total {
+                    *watched = Watched { read: total, warm: WARM, stale: READS_AFTER_CHANGE, ..*watched };
+                }
+            }
+            any_stale |= self.watched[slot as usize].stale > 0;
+        }
+        self.next_cold = cold.end;
+        if any_stale {
+            self.wireguard.ensure(rows)?;
+            for (slot, watched) in (0..rows).zip(&mut self.watched).filter(|(_, watched)| watched.stale > 0) {
+                watched.stale -= 1;
+                copy(&self.wireguard, slot, &mut kernel.wireguard, &NO_WIREGUARD, &SIGNATURE);
+            }
+        }
+        let messages = kernel.messages.get_or_insert_with(|| Box::new(NO_MESSAGES));
+        self.messages.load(0, messages);
+        Ok(())
+    }
+
+    /// Looks by which path each of `rows` slots was sent to since the last sweep; `paths` gets those that were.
+    pub(super) fn sweep(&mut self, rows: u32, paths: &mut Vec<(u32, Path)>) -> Result<(), KernelError> {
+        let rows = rows.clamp(1, self.slots);
+        self.ensure(rows)?;
+        let cold = self.cold(rows);
+        for slot in 0..rows {
+            let mut watched = self.watched[slot as usize];
+            if watched.warm == 0 && !cold.contains(&slot) {
+                continue;
+            }
+            let total = self.total(slot);
+            // Not less than one: whoever reads the counters must have seen what moved last.
+            watched.warm =
+                if total == watched.swept { watched.warm.min(watched.warm.max(2) - 1) } else { WARM };
+            watched.swept = total;
+            if watched.warm == WARM {
+                let sent = self.sent(slot);
+                let path = path_taken(&watched.sent, &sent).filter(|_| slot != UNATTRIBUTED);
+                paths.extend(path.map(|path| (slot, path)));
+                watched.sent = sent;
+            }
+            self.watched[slot as usize] = watched;
+        }
+        self.next_cold = cold.end;
+        Ok(())
+    }
+
+    /// All counters of a slot added up: another number after whatever was counted.
+    fn total(&self, slot: u32) -> u64 {
+        let rows = (0..DIRECTIONS).flat_map(|direction| self.rows_of(slot, direction));
+        let words = rows.flat_map(|row| self.lines.row(row));
+        words.fold(0, |total, word| total.wrapping_add(word.load(Ordering::Relaxed)))
+    }
+
+    /// Data sent to a slot, by path.
+    fn sent(&self, slot: u32) -> [u64; UDP_PATHS] {
+        let mut sent = [0; UDP_PATHS];
+        for row in self.rows_of(slot, TRANSMIT) {
+            for (into, data) in sent.iter_mut().zip(self.words(row, offset_of!(PathCounters, data))) {
+                *into += data;
+            }
+        }
+        sent
+    }
+
+    /// The word at `offset` of the counters of each path.
+    fn words(&self, row: u32, offset: usize) -> [u64; UDP_PATHS] {
+        let words = self.lines.row(row);
+        std::array::from_fn(|path| {
+            let index = (path * size_of::<PathCounters>() + offset) / size_of::<u64>();
+            words.get(index).map_or(0, |word| word.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Counts an initiation of a slot that stayed without an answer.
+    pub(super) fn count_failure(&mut self, slot: u32) -> Result<(), KernelError> {
+        if slot >= self.slots {
+            return Ok(());
+        }
+        self.ensure(slot + 1)?;
+        self.wireguard.ensure(slot + 1)?;
+        if let Some(word) = self.wireguard.row(slot).get(FAILURES) {
+            word.fetch_add(1, Ordering::Relaxed);
+        }
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// Moves a slot's counters to the retired ones and zeroes all its rows. Nothing is lost if a packet still
+    /// counts into them meanwhile.
+    pub(super) fn retire(&mut self, slot: u32) -> Result<(), KernelError> {
+        if slot >= self.slots {
+            return Ok(());
+        }
+        self.ensure(slot + 1)?;
+        self.wireguard.ensure(slot + 1)?;
+        let taken = self.sum(slot, |row, line| self.lines.take(row, line));
+        for (into, line) in self.retired.iter_mut().zip(&taken) {
+            add(into, line);
+        }
+        for word in self.wireguard.row(slot) {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.watched[slot as usize] = Watched { warm: WARM, stale: READS_AFTER_CHANGE, ..Watched::default() };
+        Ok(())
+    }
+}
+
+fn add(into: &mut PeerUnderlayLine, line: &PeerUnderlayLine) {
+    for (into, path) in into.path.iter_mut().zip(&line.path) {
+        into.wire.packets += path.wire.packets;
+        into.wire.bytes += path.wire.bytes;
+        into.skbs += path.skbs;
+        into.data += path.data;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_count_and_sum_of_each_histogram_and_every_counter() {
+        let word = |offset: usize| offset / size_of::<u64>();
+        let counts = [offset_of!(Histogram, count), offset_of!(Histogram, sum)];
+        let mut expected: Vec<_> = [offset_of!(WireGuard, handshake), offset_of!(WireGuard, disco_rtt)]
+            .iter()
+            .flat_map(|start| counts.map(|count| word(start + count)))
+            .collect();
+        expected
+            .extend(word(offset_of!(WireGuard, completed))..=word(offset_of!(WireGuard, pongs_ambiguous)));
+        assert_eq!(SIGNATURE[..], expected[..]);
+    }
+}

@@ -1,0 +1,86 @@
+//! What sampling may cost.
+
+use std::time::Duration;
+
+/// Part of a CPU.
+const SHARE: f64 = 0.001;
+/// CPU seconds that can be saved up for when something is up: half a minute or more at the full pace.
+const MOST_SAVED: f64 = 0.010;
+
+/// CPU seconds that may be spent. From the start on no more is spent than a thousandth of the time and one sample, and in
+/// any stretch of time no more than [`MOST_SAVED`] on top, as long as a rest earns what a sample costs.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    /// Below zero, what is owed: never more than can be saved, or a host that was slow once would pay for hours.
+    seconds: f64,
+}
+
+impl Budget {
+    /// Time passed, so many seconds.
+    pub(super) fn earn(&mut self, seconds: f64) {
+        self.seconds = (self.seconds + seconds * SHARE).min(MOST_SAVED);
+    }
+
+    /// A sample took so much CPU time.
+    pub(super) fn spend(&mut self, cost: Duration) {
+        self.seconds = (self.seconds - cost.as_secs_f64()).max(-MOST_SAVED);
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.seconds <= 0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: f64 = 0.1;
+
+    /// Samples taken out of so many, each so dear, and CPU seconds that they took.
+    fn take(budget: &mut Budget, intervals: u32, cost: Duration) -> (u32, f64) {
+        let (mut taken, mut rested) = (0, false);
+        for _ in 0..intervals {
+            budget.earn(INTERVAL);
+            rested = !rested && budget.is_used_up();
+            if !rested {
+                budget.spend(cost);
+                taken += 1;
+            }
+        }
+        (taken, f64::from(taken) * cost.as_secs_f64())
+    }
+
+    #[test]
+    fn in_the_long_run_it_takes_a_thousandth() {
+        for (microseconds, least) in [(50, 36_000), (99, 36_000), (130, 27_000), (199, 18_000)] {
+            let cost = Duration::from_micros(microseconds);
+            for intervals in [1, 10, 100, 36_000] {
+                let (taken, spent) = take(&mut Budget::default(), intervals, cost);
+                let most = f64::from(intervals) * INTERVAL * SHARE + cost.as_secs_f64();
+                assert!(spent <= most, "{microseconds} µs: {spent}");
+                assert!(taken >= least * intervals / 36_000, "{microseconds} µs: {taken}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_half_a_minute_at_the_full_pace() {
+        let mut budget = Budget::default();
+        budget.earn(3600.0);
+        assert_eq!(budget.seconds, MOST_SAVED);
+        assert_eq!(take(&mut budget, 300, Duration::from_micros(130)).0, 300);
+        let later = take(&mut budget, 300, Duration::from_micros(130)).0;
+        assert!((200..300).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn a_sample_too_dear_is_taken_every_second_time_and_owed_for_seconds_only() {
+        let mut budget = Budget::default();
+        let taken = take(&mut budget, 36_000, Duration::from_millis(1)).0;
+        assert!((18_000..18_020).contains(&taken), "{taken}");
+        budget.earn(2.0 * MOST_SAVED / SHARE);
+        assert!(!budget.is_used_up());
+    }
+}
