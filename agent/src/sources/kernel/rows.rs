@@ -57,6 +57,15 @@ const TCP_SIGNATURE: [usize; TCP_SIGNS] = {
 };
 const TCP_SIGNS: usize = 2 * (LEGS + 1) + (size_of::<Tcp>() - offset_of!(Tcp, opened)) / size_of::<u64>();
 
+/// What was read of a slot last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// All its counters added up.
+    total: u64,
+    /// By direction.
+    counted: [Counted; 2],
+}
+
 /// The mmapable rows of all slots.
 #[derive(Debug)]
 pub(super) struct SlotRows {
@@ -69,6 +78,7 @@ pub(super) struct SlotRows {
     shards: u32,
     /// Reads for which a slot's windows and TCP are still to be copied.
     stale: Vec<u8>,
+    seen: Vec<Seen>,
     retired: SlotCounters,
 }
 
@@ -89,6 +99,7 @@ impl SlotRows {
             slots: sizes.slots,
             shards: sizes.shards,
             stale: Vec::new(),
+            seen: Vec::new(),
             retired: SlotCounters::default(),
         })
     }
@@ -108,6 +119,13 @@ impl SlotRows {
 
     fn slot(&self, slot: u32) -> SlotCounters {
         self.sum(slot, |row, line| self.counters.load(row, line))
+    }
+
+    /// All counters of a slot added up: another number after whatever was counted.
+    fn total(&self, slot: u32) -> u64 {
+        let first = line_index(slot, 0, self.shards, 0);
+        let words = (first..first + self.shards * DIRECTIONS).flat_map(|row| self.counters.row(row));
+        words.fold(0, |total, word| total.wrapping_add(word.load(Ordering::Relaxed)))
     }
 
     /// What the programs counted over `rows` slots and all retired ones, by direction.
@@ -130,6 +148,7 @@ impl SlotRows {
         self.counters.ensure(rows * self.shards * DIRECTIONS)?;
         if self.stale.len() < rows as usize {
             self.stale.resize(rows as usize, 0);
+            self.seen.resize(rows as usize, Seen::default());
         }
         Ok(())
     }
@@ -155,19 +174,29 @@ impl SlotRows {
     ) -> Result<[Counted; 2], KernelError> {
         let rows = rows.clamp(1, self.slots);
         self.ensure(rows)?;
+        let known = kernel.slots.len();
         kernel.slots.resize(rows as usize, SlotCounters::default());
         kernel.retired = self.retired;
         let mut counted = self.counted_retired();
         let mut any_stale = false;
         for slot in 0..rows {
-            let sum = self.slot(slot);
-            add(&mut counted, &sum);
-            let (known, stale) = (&mut kernel.slots[slot as usize], &mut self.stale[slot as usize]);
-            if *known != sum {
-                *known = sum;
-                *stale = READS_AFTER_CHANGE;
+            let total = self.total(slot);
+            let index = slot as usize;
+            if self.seen[index].total != total || index >= known {
+                let sum = self.slot(slot);
+                let mut seen = Seen { total, ..Seen::default() };
+                add(&mut seen.counted, &sum);
+                self.seen[index] = seen;
+                if kernel.slots[index] != sum {
+                    kernel.slots[index] = sum;
+                    self.stale[index] = READS_AFTER_CHANGE;
+                }
             }
-            any_stale |= *stale > 0;
+            for (into, seen) in counted.iter_mut().zip(&self.seen[index].counted) {
+                into.skbs += seen.skbs;
+                into.bytes += seen.bytes;
+            }
+            any_stale |= self.stale[index] > 0;
         }
         if any_stale {
             self.read_stale(kernel, rows, window)?;
@@ -230,6 +259,8 @@ impl SlotRows {
         for word in self.windows.row(slot).iter().chain(self.tcp.row(slot)) {
             word.store(0, Ordering::Relaxed);
         }
+        // Whatever is found next is news.
+        self.seen[slot as usize].total = u64::MAX;
         self.touch(slot);
         Ok(())
     }

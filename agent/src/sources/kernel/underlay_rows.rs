@@ -151,20 +151,25 @@ impl UnderlayRows {
     ) -> Result<(), KernelError> {
         let rows = rows.clamp(1, self.slots);
         self.ensure(rows)?;
+        let known = kernel.peer_underlay.len() as u32;
         kernel.peer_underlay.resize(rows as usize, Lines::default());
         kernel.retired_underlay = self.retired;
         let turn = self.attention.turn(rows);
         let mut any_stale = false;
         for slot in 0..rows {
-            if is_active(slot) {
+            if slot >= known {
+                self.attention.forget(slot);
+            } else if is_active(slot) {
                 self.attention.warm(slot);
             }
             if turn.contains(&slot) || self.attention.is_warm(slot) {
                 let total = self.total(slot);
                 if self.attention.is_news_to_reader(slot, total) {
                     let sum = self.sum(slot, |row, line| self.lines.load(row, line));
-                    kernel.peer_underlay[slot as usize] = sum;
-                    self.touch(slot);
+                    if kernel.peer_underlay[slot as usize] != sum {
+                        kernel.peer_underlay[slot as usize] = sum;
+                        self.touch(slot);
+                    }
                 }
             }
             any_stale |= self.stale[slot as usize] > 0;
