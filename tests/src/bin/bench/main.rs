@@ -26,7 +26,7 @@ use tailgauge_testbed::needs;
 /// Measures what tailgauge costs and prints a table: the figure, a baseline of the same run and the ratio to it,
 /// the target and whether it is met. A missed target is no failure; a measurement that cannot be made is.
 ///
-/// Needs root, and three minutes for everything. Figures are medians, with the smallest and the largest in brackets.
+/// Needs root, and four minutes for everything. Figures are medians, with the smallest and the largest in brackets.
 /// Reading and encoding are CPU time; a start is time on the clock, which other load on the machine lengthens.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
