@@ -11,8 +11,8 @@ use crate::layout::{BLOCK, SESSION_BLOCKS, Session};
 
 /// Tries against other writers of the same word.
 const TRIES: u32 = 4;
-/// A counter this far ahead is none of the session's: it would take minutes to get there.
-const MAX_JUMP: u64 = 1 << 32;
+/// No session gets this far: it ends after 180 s (`REJECT_AFTER_TIME`). Blocks of lower counters fit into their word.
+const TOO_HIGH: u64 = 1 << 32;
 
 /// The words of a session that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub fn receive<M: Memory>(session: &M, counter: u64, continuous: bool) {
     if counter < next {
         return late(session, counter, next);
     }
-    if counter - next >= MAX_JUMP || session.exchange(Field::Next, next, counter + 1) != next {
+    if counter >= TOO_HIGH || session.exchange(Field::Next, next, counter + 1) != next {
         // Another CPU was faster, which happens when two receive the same session at the same moment.
         return contended(session, counter, continuous);
     }
@@ -100,7 +100,7 @@ fn contended<M: Memory>(session: &M, counter: u64, continuous: bool) {
         if counter < next {
             return late(session, counter, next);
         }
-        if counter - next >= MAX_JUMP {
+        if counter >= TOO_HIGH {
             break;
         }
         if session.exchange(Field::Next, next, counter + 1) == next {
@@ -133,12 +133,12 @@ fn open<M: Memory>(session: &M, counter: u64, next: u64) -> bool {
     if last - first <= room {
         return session.open_blocks(first, last);
     }
-    // The first block may be in use already; those after it that do not even fit into the ring are lost as a whole.
-    open_block(session, first);
     if !session.open_blocks(last - room, last) {
         return false;
     }
-    session.add(Field::Lost, (last - room - first - 1) * BLOCK);
+    // Blocks that do not even fit into the ring are lost as a whole; but the first of them may have been in use.
+    let in_use = u64::from(!next.is_multiple_of(BLOCK));
+    session.add(Field::Lost, (last - room - first - in_use) * BLOCK);
     true
 }
 
@@ -232,8 +232,10 @@ fn late<M: Memory>(session: &M, counter: u64, next: u64) {
             session.add(Field::Received, 1);
             session.add(Field::Reordered, 1);
         }
-        // Below the void stretch, the mark may be that of an earlier one.
-        Seen::Again if counter >= session.get(Field::VoidTo) => session.add(Field::Duplicated, 1),
+        // Below the void stretch, the mark may be that of an earlier one; and the agent may have made it just now.
+        Seen::Again if counter >= session.get(Field::VoidTo).max(session.get(Field::Settled)) => {
+            session.add(Field::Duplicated, 1);
+        }
         _ => session.add(Field::Unjudged, 1),
     }
 }

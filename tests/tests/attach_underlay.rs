@@ -1,6 +1,9 @@
 //! The kernel source on the interfaces under the tunnel: finding, following and counting them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "attach_underlay/own_messages.rs"]
+mod own_messages;
+
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -56,17 +59,19 @@ struct Following {
     watch: DeviceWatch,
     source: KernelSource,
     kernel: Kernel,
+    /// Slots in use.
+    rows: u32,
 }
 
 impl Following {
     fn start(config: &KernelConfig) -> Self {
         let watch = DeviceWatch::open().unwrap();
         let source = KernelSource::load(config).unwrap();
-        Self { watch, source, kernel: Kernel::default() }
+        Self { watch, source, kernel: Kernel::default(), rows: 1 }
     }
 
     fn read(&mut self) {
-        self.source.read(&mut self.kernel, 1).unwrap();
+        self.source.read(&mut self.kernel, self.rows).unwrap();
     }
 
     /// Works as the agent does until `done`.

@@ -1,13 +1,14 @@
 //! Handshakes that this node asked for in vain. Nothing tells that an answer did not come, and it may have come by
 //! DERP, which only tailscaled knows: it has its say before an initiation counts as a failure.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::session::UNANSWERED_AFTER;
 use crate::model::slots::SlotTable;
 use crate::model::tailnet::{Peer, WireGuardState};
 
-/// tailscaled is asked every 10 s; by now it has told of an answer. Nanoseconds from the initiation.
-const HEARD_AFTER: u64 = 15_000_000_000;
+/// tailscaled is asked every 10 s; if it can tell of an answer, it has by now. Nanoseconds from the initiation.
+const PATIENCE: u64 = 15_000_000_000;
 /// How far tailscaled's wall clock may be off the programs' clock.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
@@ -31,16 +32,18 @@ enum Verdict {
     Failed,
 }
 
-/// Judges an initiation at `now`, given when tailscaled last completed a handshake with the peer as far as it said.
-/// All in nanoseconds of CLOCK_MONOTONIC.
-fn judge(started_at: u64, completed_at: Option<u64>, now: u64) -> Verdict {
+/// Judges an initiation at `now`, given when tailscaled last completed a handshake with the peer as far as it said when
+/// it was asked at `asked_at`. All in nanoseconds of CLOCK_MONOTONIC.
+fn judge(started_at: u64, completed_at: Option<u64>, asked_at: u64, now: u64) -> Verdict {
     let tolerance = TOLERANCE.as_nanos() as u64;
     if completed_at.is_some_and(|completed| completed.saturating_add(tolerance) >= started_at) {
         Verdict::Completed
-    } else if now.saturating_sub(started_at) < HEARD_AFTER {
-        Verdict::Wait
-    } else {
+    } else if asked_at.saturating_sub(started_at) > UNANSWERED_AFTER
+        || now.saturating_sub(started_at) >= PATIENCE
+    {
         Verdict::Failed
+    } else {
+        Verdict::Wait
     }
 }
 
@@ -66,11 +69,16 @@ pub(super) struct Initiations {
     open: Vec<Initiation>,
     /// By slot.
     completed: Vec<Option<SystemTime>>,
+    /// When it was asked, nanoseconds of CLOCK_MONOTONIC; 0 before it was.
+    asked_at: u64,
 }
 
 impl Initiations {
-    /// Takes tailscaled's word.
-    pub(super) fn hear(&mut self, slots: &SlotTable) {
+    /// Takes tailscaled's word, for which it was asked at `asked`. `now` is the present, in nanoseconds of
+    /// CLOCK_MONOTONIC.
+    pub(super) fn hear(&mut self, slots: &SlotTable, asked: Option<Instant>, now: u64) {
+        let age = asked.and_then(|asked| u64::try_from(asked.elapsed().as_nanos()).ok());
+        self.asked_at = age.map_or(0, |age| now.saturating_sub(age));
         self.completed.clear();
         self.completed.resize(slots.rows() as usize, None);
         for (slot, entry) in slots.iter() {
@@ -87,11 +95,11 @@ impl Initiations {
 
     /// `fail` gets the slot of each initiation that has failed, once. `wall` and `now` are the same moment.
     pub(super) fn settle(&mut self, wall: SystemTime, now: u64, mut fail: impl FnMut(u32)) {
-        let Self { open, completed } = self;
+        let Self { open, completed, asked_at } = self;
         open.retain(|initiation| {
             let completed = completed.get(initiation.slot as usize).copied().flatten();
             let completed = completed.and_then(|moment| on_monotonic_clock(moment, wall, now));
-            match judge(initiation.started_at, completed, now) {
+            match judge(initiation.started_at, completed, *asked_at, now) {
                 Verdict::Wait => true,
                 Verdict::Completed => false,
                 Verdict::Failed => {
@@ -131,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_initiation_fails_when_tailscaled_had_its_say_and_knows_of_no_handshake_since() {
-        let at = |completed: Option<u64>, now| judge(seconds(100), completed.map(seconds), seconds(now));
+        let at = |completed: Option<u64>, now| judge(seconds(100), completed.map(seconds), 0, seconds(now));
         assert_eq!(at(None, 107), Verdict::Wait);
         assert_eq!(at(Some(98), 114), Verdict::Wait);
         assert_eq!(at(None, 115), Verdict::Failed);
@@ -139,6 +147,9 @@ mod tests {
         assert_eq!(at(Some(99), 107), Verdict::Completed, "clocks are not that exact");
         assert_eq!(at(Some(101), 115), Verdict::Completed);
         assert_eq!(at(None, 50), Verdict::Wait, "a clock read before it was sent");
+        let asked_at = |asked| judge(seconds(100), Some(seconds(98)), seconds(asked), seconds(108));
+        assert_eq!(asked_at(106), Verdict::Wait, "it might still have been answered");
+        assert_eq!(asked_at(107), Verdict::Failed);
     }
 
     #[test]
@@ -168,7 +179,7 @@ mod tests {
         let mut slots = SlotTable::new(8);
         slots.update(&[peer(Some(wall(900)))], Instant::now());
         let mut initiations = Initiations::default();
-        initiations.hear(&slots);
+        initiations.hear(&slots, None, seconds(0));
         for (slot, started_at) in [(1, 100), (1, 106), (0, 100), (5, 100)] {
             initiations.open().push(Initiation { slot, started_at: seconds(started_at) });
         }
@@ -181,7 +192,7 @@ mod tests {
         initiations.retire(5);
         assert_eq!(failed_at(&mut initiations, 115), [1, 0]);
         slots.update(&[peer(Some(wall(900 + 107)))], Instant::now());
-        initiations.hear(&slots);
+        initiations.hear(&slots, None, seconds(0));
         assert_eq!(failed_at(&mut initiations, 130), NOBODY, "the second was answered by DERP");
         assert!(initiations.open().is_empty());
     }

@@ -64,10 +64,12 @@ impl<K: Pod + Default, V: Pod + Default> Lru<K, V> {
 
     /// Removes an entry that is there.
     pub(super) fn remove(&mut self, key: &K) -> Result<(), MapError> {
-        self.map.remove(key)
+        self.map.remove(key)?;
+        self.fill.entries = self.fill.entries.saturating_sub(1);
+        Ok(())
     }
 
-    /// Fill at the last reading.
+    /// Fill at the last reading, without what was removed since.
     pub(super) const fn fill(&self) -> MapUse {
         self.fill
     }

@@ -15,6 +15,7 @@
 //! [`model::kernel::Kernel`]: crate::model::kernel::Kernel
 
 mod attachment;
+mod attention;
 mod batch;
 mod btf;
 mod coverage;

@@ -4,6 +4,7 @@ use std::{io, thread};
 
 use aya::maps::{Map, MapError};
 use aya::programs::{Program, ProgramError, ProgramType, RawTracePoint, SchedClassifier};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfError};
 use tailgauge_ebpf::layout::{globals, programs};
 
@@ -48,10 +49,12 @@ impl Object {
         }
         // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
         let mut loader = loader::without_btf();
+        let has_loop = has_loop();
         loader
             .override_global(globals::SHARDS, &sizes.shards, true)
             .override_global(globals::SLOTS, &sizes.slots, true)
-            .override_global(globals::SETS, &sizes.sets, true);
+            .override_global(globals::SETS, &sizes.sets, true)
+            .override_global(globals::HAS_LOOP, &has_loop, true);
         let globals = types.map(DropTypes::globals).unwrap_or_default();
         for (name, value) in globals.iter().filter(|(name, _)| !name.is_empty()) {
             loader.override_global(name, value, true);
@@ -148,6 +151,15 @@ impl Object {
     pub(super) const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
+}
+
+/// Non-zero where the programs may use `bpf_loop`. Without it they judge less, so that is the answer when in doubt.
+fn has_loop() -> u32 {
+    let found = is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_loop);
+    u32::from(found.unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "cannot ask the kernel for bpf_loop");
+        false
+    }))
 }
 
 /// Whether the kernel is one that charges maps to RLIMIT_MEMLOCK, and the limit is a real one.

@@ -37,11 +37,11 @@ impl OwnMessages {
         })
     }
 
-    /// Makes the keys in the maps agree with the tailnet and the slots. They are in force when [`Self::control`] is
+    /// Makes the keys in the maps agree with the tailnet and the slots at `now`, nanoseconds of CLOCK_MONOTONIC. They are in force when [`Self::control`] is
     /// stored.
-    pub(super) fn sync(&mut self, tailnet: &Tailnet, slots: &SlotTable, sizes: &Sizes) {
+    pub(super) fn sync(&mut self, tailnet: &Tailnet, slots: &SlotTable, sizes: &Sizes, now: u64) {
         self.endpoints.install(endpoints::endpoints(tailnet, slots, sizes), tailnet.relay_port);
-        self.initiations.hear(slots);
+        self.initiations.hear(slots, tailnet.paths_asked, now);
     }
 
     /// Adds to the settings what goes with the keys.

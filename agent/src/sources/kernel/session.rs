@@ -15,7 +15,7 @@ const REJECT_AFTER: u64 = 180 * SECOND;
 /// Silence after which a session that was followed by another is over.
 const FOLLOWED_AFTER: u64 = 30 * SECOND;
 /// An initiation is sent anew after `REKEY_TIMEOUT`, 5 s, and up to 334 ms (wireguard-go).
-const UNANSWERED_AFTER: u64 = 6 * SECOND;
+pub(super) const UNANSWERED_AFTER: u64 = 6 * SECOND;
 /// Then nobody waits for its answer any more.
 const GIVEN_UP_AFTER: u64 = 10 * SECOND;
 

@@ -139,7 +139,7 @@ impl KernelSource {
     pub fn sync(&mut self, tailnet: &Tailnet, slots: &SlotTable) {
         self.rows = self.rows.max(slots.rows()).min(self.sizes.slots);
         self.tables.install_peers(keys::peers(tailnet, slots, &self.sizes));
-        self.messages.sync(tailnet, slots, &self.sizes);
+        self.messages.sync(tailnet, slots, &self.sizes, monotonic());
         let own = tailnet.own.as_deref().map_or(&[][..], |own| &own.addresses);
         self.own.clear();
         self.own.extend_from_slice(own);

@@ -1,11 +1,9 @@
 //! Copies what the peers' packets were on the underlay, and their handshakes and disco, into the model; says by which
 //! path each was sent to.
 //!
-//! These rows are twice as large as those of the tunnel, and most peers are silent. Those that moved lately, or whose
-//! traffic in the tunnel did, are looked at each time; of the others a thousand at a time or an eighth, whichever is more.
+//! The rows are twice as large as those of the tunnel, so silent slots are looked at in turns; see [`super::attention`].
 
 use std::mem::offset_of;
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use tailgauge_ebpf::histogram::Histogram;
@@ -15,18 +13,13 @@ use tailgauge_ebpf::layout::{
 };
 
 use super::KernelError;
+use super::attention::Attention;
 use super::evidence::path_taken;
 use super::mmap::Rows;
 use super::object::Object;
 use super::rows::{READS_AFTER_CHANGE, copy};
 use crate::model::kernel::Kernel;
 use crate::model::tailnet::Path;
-
-/// Sweeps for which a slot that moved is looked at each time.
-const WARM: u8 = 10;
-/// Silent slots that are looked at each time, and the part of all slots.
-const COLD: u32 = 1024;
-const COLD_PART: u32 = 8;
 
 const NO_WIREGUARD: WireGuard = WireGuard {
     handshake: Histogram::EMPTY,
@@ -80,21 +73,6 @@ const FAILURES: usize = offset_of!(WireGuard, failures) / size_of::<u64>();
 /// Receive and transmit.
 type Lines = [PeerUnderlayLine; DIRECTIONS as usize];
 
-/// What is remembered of a slot.
-#[derive(Clone, Copy, Debug, Default)]
-struct Watched {
-    /// All counters added up, at the last reading.
-    read: u64,
-    /// The same at the last sweep.
-    swept: u64,
-    /// Data sent by path at the last sweep.
-    sent: [u64; UDP_PATHS],
-    /// Sweeps for which it is still looked at each time. The last one waits for a reading.
-    warm: u8,
-    /// Readings for which its row of handshakes and disco is still to be copied.
-    stale: u8,
-}
-
 /// The mmapable rows of all slots, and of tailscaled as a whole.
 #[derive(Debug)]
 pub(super) struct UnderlayRows {
@@ -103,9 +81,11 @@ pub(super) struct UnderlayRows {
     messages: Rows<Messages>,
     slots: u32,
     shards: u32,
-    watched: Vec<Watched>,
-    /// Where the next look at silent slots begins.
-    next_cold: u32,
+    attention: Attention,
+    /// Data sent by path at the last sweep, by slot.
+    sent: Vec<[u64; UDP_PATHS]>,
+    /// Readings for which a slot's row of handshakes and disco is still to be copied.
+    stale: Vec<u8>,
     retired: Lines,
 }
 
@@ -120,16 +100,18 @@ impl UnderlayRows {
             messages,
             slots: sizes.slots,
             shards: sizes.shards,
-            watched: Vec::new(),
-            next_cold: 0,
+            attention: Attention::default(),
+            sent: Vec::new(),
+            stale: Vec::new(),
             retired: Lines::default(),
         })
     }
 
     fn ensure(&mut self, rows: u32) -> Result<(), KernelError> {
         self.lines.ensure(rows * self.shards * DIRECTIONS)?;
-        if self.watched.len() < rows as usize {
-            self.watched.resize(rows as usize, Watched::default());
+        if self.stale.len() < rows as usize {
+            self.stale.resize(rows as usize, 0);
+            self.sent.resize(rows as usize, [0; UDP_PATHS]);
         }
         Ok(())
     }
@@ -153,20 +135,10 @@ impl UnderlayRows {
         sum
     }
 
-    /// Silent slots whose turn it is.
-    fn cold(&self, rows: u32) -> Range<u32> {
-        let count = (rows / COLD_PART).max(COLD);
-        if rows <= count {
-            return 0..rows;
-        }
-        let start = if self.next_cold < rows { self.next_cold } else { 0 };
-        start..start.saturating_add(count).min(rows)
-    }
-
     /// Notes that a slot's row of handshakes and disco may have changed.
     pub(super) fn touch(&mut self, slot: u32) {
-        if let Some(watched) = self.watched.get_mut(slot as usize) {
-            watched.stale = READS_AFTER_CHANGE;
+        if let Some(stale) = self.stale.get_mut(slot as usize) {
+            *stale = READS_AFTER_CHANGE;
         }
     }
 
@@ -181,32 +153,26 @@ impl UnderlayRows {
         self.ensure(rows)?;
         kernel.peer_underlay.resize(rows as usize, Lines::default());
         kernel.retired_underlay = self.retired;
-        let cold = self.cold(rows);
+        let turn = self.attention.turn(rows);
         let mut any_stale = false;
         for slot in 0..rows {
             if is_active(slot) {
-                self.watched[slot as usize].warm = WARM;
+                self.attention.warm(slot);
             }
-            let watched = self.watched[slot as usize];
-            if watched.warm > 0 || cold.contains(&slot) {
+            if turn.contains(&slot) || self.attention.is_warm(slot) {
                 let total = self.total(slot);
-                if watched.read != total {
-                    kernel.peer_underlay[slot as usize] =
-                        self.sum(slot, |row, line| self.lines.load(row, line));
-                }
-                let watched = &mut self.watched[slot as usize];
-                watched.warm = if watched.warm == 1 { 0 } else { watched.warm };
-                if watched.read != total {
-                    *watched = Watched { read: total, warm: WARM, stale: READS_AFTER_CHANGE, ..*watched };
+                if self.attention.is_news_to_reader(slot, total) {
+                    let sum = self.sum(slot, |row, line| self.lines.load(row, line));
+                    kernel.peer_underlay[slot as usize] = sum;
+                    self.touch(slot);
                 }
             }
-            any_stale |= self.watched[slot as usize].stale > 0;
+            any_stale |= self.stale[slot as usize] > 0;
         }
-        self.next_cold = cold.end;
         if any_stale {
             self.wireguard.ensure(rows)?;
-            for (slot, watched) in (0..rows).zip(&mut self.watched).filter(|(_, watched)| watched.stale > 0) {
-                watched.stale -= 1;
+            for (slot, stale) in (0..rows).zip(&mut self.stale).filter(|(_, stale)| **stale > 0) {
+                *stale -= 1;
                 copy(&self.wireguard, slot, &mut kernel.wireguard, &NO_WIREGUARD, &SIGNATURE);
             }
         }
@@ -219,26 +185,19 @@ impl UnderlayRows {
     pub(super) fn sweep(&mut self, rows: u32, paths: &mut Vec<(u32, Path)>) -> Result<(), KernelError> {
         let rows = rows.clamp(1, self.slots);
         self.ensure(rows)?;
-        let cold = self.cold(rows);
+        let turn = self.attention.turn(rows);
         for slot in 0..rows {
-            let mut watched = self.watched[slot as usize];
-            if watched.warm == 0 && !cold.contains(&slot) {
+            if !turn.contains(&slot) && !self.attention.is_warm(slot) {
                 continue;
             }
             let total = self.total(slot);
-            // Not less than one: whoever reads the counters must have seen what moved last.
-            watched.warm =
-                if total == watched.swept { watched.warm.min(watched.warm.max(2) - 1) } else { WARM };
-            watched.swept = total;
-            if watched.warm == WARM {
+            if self.attention.is_news_to_sweep(slot, total) {
                 let sent = self.sent(slot);
-                let path = path_taken(&watched.sent, &sent).filter(|_| slot != UNATTRIBUTED);
+                let before = std::mem::replace(&mut self.sent[slot as usize], sent);
+                let path = path_taken(&before, &sent).filter(|_| slot != UNATTRIBUTED);
                 paths.extend(path.map(|path| (slot, path)));
-                watched.sent = sent;
             }
-            self.watched[slot as usize] = watched;
         }
-        self.next_cold = cold.end;
         Ok(())
     }
 
@@ -298,7 +257,9 @@ impl UnderlayRows {
         for word in self.wireguard.row(slot) {
             word.store(0, Ordering::Relaxed);
         }
-        self.watched[slot as usize] = Watched { warm: WARM, stale: READS_AFTER_CHANGE, ..Watched::default() };
+        self.sent[slot as usize] = [0; UDP_PATHS];
+        self.attention.forget(slot);
+        self.touch(slot);
         Ok(())
     }
 }

@@ -54,9 +54,11 @@ fn in_namespace(plan: &Plan, device: &Device) -> Result<Measured, Box<dyn std::e
             return Err(format!("{counted} packets counted of {} sent", u64::from(PEERS) * round).into());
         }
     }
-    // Whatever changed is copied once more, and windows that were open are closed.
-    for _ in 0..4 {
+    // Whatever changed is copied once more, windows that were open are closed, and after some sweeps nobody counts as
+    // active any more.
+    for _ in 0..12 {
         sleep(WINDOW_OVER);
+        reader.source.sweep();
         reader.read()?;
     }
     let rows = Programs::load(Sizes { slots: PEERS + 1, shards: shards(), ..Sizes::default() })?;

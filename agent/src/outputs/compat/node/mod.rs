@@ -26,10 +26,12 @@ pub(in crate::outputs) const ABOUT: &str = "On their own path, for dashboards an
      and values are its own (1.12), always text 0.0.4. Do not scrape this beside node_exporter, or everything counts \
      twice. `collect[]=NAME` reads only the named collectors and `exclude[]=NAME` all but those; there are conntrack, \
      cpu, diskstats, filesystem, loadavg, meminfo, netclass, netdev, netstat, os, pressure, sockstat, softnet, stat, \
-     time, udp_queues, uname and vmstat, and, only when they are named, processes and tcpstat. Filters are \
-     node_exporter's defaults; of disks, mounts and network devices the first 1,024 are shown. A file system whose server does not \
-     answer within a tenth of a second is shown with `node_filesystem_device_error`. `node_exporter_build_info`, \
-     `go_…` and `process_…` are not there: this is another program. Names do not follow the conventions of the rest.";
+     time, udp_queues, uname and vmstat, and, only when they are named, processes and tcpstat. These two walk all \
+     processes and TCP sockets, and rest after a run for 100 times the CPU time that it took, at most 10 s: until then \
+     they show what they read last. Filters are node_exporter's defaults; of disks, mounts and \
+     network devices the first 1,024 are shown. A file system whose server does not answer within a \
+     tenth of a second is shown with `node_filesystem_device_error`. `node_exporter_build_info`, `go_…` and `process_…` \
+     are not there: this is another program. Names do not follow the conventions of the rest.";
 
 /// Families whose names the kernel makes: one sample each, without labels.
 struct Pattern {

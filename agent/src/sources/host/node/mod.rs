@@ -24,14 +24,23 @@ mod udp;
 mod uname;
 mod vmstat;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::conntrack::ConntrackCollector;
 use super::loadavg::LoadavgCollector;
 use super::pressure::PressureCollector;
+use super::rest::Rest;
 use super::softnet::SoftnetCollector;
 use super::{Collector, Complaints, HostError, Paths, complain};
 use crate::model::node::{Node, NodeCollector, Run, Selection};
+use crate::sources::thread_time;
+
+/// Those that walk all processes or TCP sockets, however many there are.
+const WALKS: [NodeCollector; 2] = [NodeCollector::Processes, NodeCollector::Tcpstat];
+/// They rest after a run for so many times what it cost …
+const REST_FACTOR: u32 = 100;
+/// … and no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +57,8 @@ enum Found {
 pub struct NodeSource {
     paths: Paths,
     complaints: Complaints,
+    /// Of [`WALKS`].
+    rests: [Rest; WALKS.len()],
     conntrack: ConntrackCollector,
     cpu: cpu::Reader,
     diskstats: diskstats::Reader,
@@ -73,19 +84,32 @@ impl NodeSource {
     }
 
     /// Runs the wanted collectors once. A failure is logged when it begins or changes, and takes no other collector
-    /// down.
+    /// down. Pass the same `node` each time: what a collector that rests has filled before is left as it is.
     pub fn collect(&mut self, wanted: Selection, node: &mut Node) {
         node.begin();
         self.cpu.begin();
         for collector in wanted.iter() {
             let started = Instant::now();
-            let outcome = self.run(collector, node);
+            let outcome = self.run_or_rest(collector, node);
             let duration = started.elapsed();
             let success = matches!(outcome, Ok(Found::All));
             let shown = matches!(outcome, Ok(Found::All | Found::Part));
             node.record(collector, Run { duration, success, shown });
             complain(&mut self.complaints, collector.name(), outcome.err());
         }
+    }
+
+    fn run_or_rest(&mut self, collector: NodeCollector, node: &mut Node) -> Result<Found, HostError> {
+        let Some(walk) = WALKS.iter().position(|walk| *walk == collector) else {
+            return self.run(collector, node);
+        };
+        if self.rests[walk].is_on() {
+            return Ok(Found::All);
+        }
+        let began = thread_time();
+        let found = self.run(collector, node)?;
+        self.rests[walk].begin(rest_after(thread_time().saturating_sub(began)));
+        Ok(found)
     }
 
     fn run(&mut self, collector: NodeCollector, node: &mut Node) -> Result<Found, HostError> {
@@ -125,6 +149,11 @@ impl NodeSource {
         }
         Ok(Found::All)
     }
+}
+
+/// Whoever asks how often: a hundredth of a CPU, unless one run takes longer than 100 ms.
+fn rest_after(cost: Duration) -> Duration {
+    (cost * REST_FACTOR).min(LONGEST_REST)
 }
 
 fn found<T>(place: &mut T, value: Option<T>) -> Found {
@@ -172,6 +201,30 @@ mod tests {
         assert!(node.shown(NodeCollector::Uname) && node.run(NodeCollector::Cpu).is_none());
         source.collect([NodeCollector::Stat].into_iter().collect(), &mut node);
         assert!(node.shown(NodeCollector::Stat) && node.run(NodeCollector::Uname).is_none());
+    }
+
+    #[test]
+    fn who_walks_rests_and_what_was_found_stays() {
+        assert_eq!(rest_after(Duration::from_micros(50)), Duration::from_millis(5));
+        assert_eq!(rest_after(Duration::from_secs(1)), LONGEST_REST);
+        let root = tempfile::tempdir().unwrap();
+        let kernel = root.path().join("sys/kernel");
+        std::fs::create_dir_all(&kernel).unwrap();
+        let mut source = NodeSource::new(Paths { procfs: root.path().to_owned(), ..Paths::default() });
+        let mut node = Node::default();
+        let mut read = |most: &str, rest| {
+            std::fs::write(kernel.join("threads-max"), most).unwrap();
+            std::fs::write(kernel.join("pid_max"), "200\n").unwrap();
+            source.rests[0].begin(rest);
+            source.collect([NodeCollector::Processes].into_iter().collect(), &mut node);
+            (node.shown(NodeCollector::Processes), node.processes.max_threads)
+        };
+        let long = Duration::from_secs(600);
+        assert_eq!(read("100\n", Duration::ZERO), (true, 100));
+        assert_eq!(read("101\n", long), (true, 100));
+        assert_eq!(read("102\n", Duration::ZERO), (true, 102));
+        assert!(!read("many\n", Duration::ZERO).0);
+        assert_eq!(read("103\n", Duration::ZERO), (true, 103), "a failure is no reason to rest");
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! The parser of messages against what a real tailscaled sent, against a second reading of the formats, and both of
+//! its halves against each other.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests stop the test")]
+
+#[path = "../support/made.rs"]
+mod made;
+#[path = "../support/pcap.rs"]
+mod pcap;
+
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+use tailgauge_ebpf::layout::Kind;
+use tailgauge_ebpf::message::{HEAD, Message, read, read_transport};
+use tailgauge_ebpf::packet::{Transport, parse_v4};
+
+/// UDP of an exit node with tailscaled 1.102.3: a session that began by DERP, disco, a restart of the peer, STUN, a
+/// keepalive, a rekey, then a peer relay. Captured with 40 bytes of each payload; the keys were made for it.
+const CAPTURE: &[u8] = include_bytes!("../data/tailscaled.pcap");
+const EXPECTED: &str = include_str!("../data/tailscaled.txt");
+const NODE: [u8; 4] = [10, 99, 0, 2];
+
+/// The same by indexing, one field after the other.
+fn reference(head: &[u8; HEAD], length: u32) -> Message {
+    let protocol = u16::from_be_bytes([head[2], head[3]]);
+    let is_relayed = head[0] >> 6 == 0
+        && head[1] & 0b0011_1111 == 0
+        && (protocol == 0x7a11 || protocol == 0x7a12)
+        && head[7] == 0;
+    let (at, length) = if is_relayed { (8, length.saturating_sub(8)) } else { (0, length) };
+    let network = u32::from(head[4]) << 16 | u32::from(head[5]) << 8 | u32::from(head[6]);
+    let relay = if is_relayed { network + 1 } else { 0 };
+    let word = |place: usize| u32::from_le_bytes(head[at + place..at + place + 4].try_into().unwrap());
+    let none = Message { relay, ..Message::default() };
+    let is_disco = head[at..].starts_with("TS💬".as_bytes());
+    if is_disco && (!is_relayed || protocol == 0x7a11) {
+        let kind = match length {
+            124 => Kind::Ping,
+            110 => Kind::Pong,
+            0..78 => Kind::Other,
+            _ => Kind::Disco,
+        };
+        return Message { kind, ..none };
+    }
+    if is_relayed && protocol == 0x7a11 {
+        return none;
+    }
+    match (word(0), length) {
+        (1, 148) => Message { kind: Kind::Initiation, sender: word(4), ..none },
+        (2, 92) => Message { kind: Kind::Response, sender: word(4), receiver: word(8), ..none },
+        (3, 64) => Message { kind: Kind::Cookie, receiver: word(4), ..none },
+        (4, 32..) => {
+            let counter = u64::from(word(12)) << 32 | u64::from(word(8));
+            Message { kind: Kind::Data, receiver: word(4), counter, ..none }
+        }
+        _ if !is_relayed && head[0] < 64 && length >= 20 && head[4..8] == [0x21, 0x12, 0xa4, 0x42] => {
+            Message { kind: Kind::Stun, ..none }
+        }
+        _ => none,
+    }
+}
+
+/// What [`read_transport`] says is what [`read`] says of data.
+fn halves_agree(head: &[u8; HEAD], length: u32) -> Result<(), TestCaseError> {
+    let (message, transport) = (read(head, length), read_transport(head, length));
+    prop_assert_eq!(transport.relay, message.relay);
+    prop_assert_eq!(transport.is_data, u32::from(message.kind == Kind::Data));
+    if transport.is_data == 1 {
+        prop_assert_eq!((transport.receiver, transport.counter), (message.receiver, message.counter));
+    }
+    Ok(())
+}
+
+/// A message of any kind, or about so, on a direct path or through a relay.
+fn message() -> impl Strategy<Value = ([u8; HEAD], u32)> {
+    let made = (any::<(u32, u32, u64)>(), any::<prop::sample::Index>()).prop_map(
+        |((sender, receiver, counter), kind)| *kind.get(&made::messages(sender, receiver, counter)),
+    );
+    let relayed = (made, prop::option::of((prop::sample::select(vec![0x11, 0x12, 0x13]), 0u32..1 << 24)));
+    let relayed = relayed.prop_map(|(message, relay)| {
+        relay.map_or(message, |(protocol, network)| made::relayed(message, protocol, network))
+    });
+    let changes = prop::collection::vec((0..HEAD, any::<u8>()), 0..3);
+    (relayed, changes, prop_oneof![3 => Just(0i32), 1 => -20..20]).prop_map(
+        |((mut head, length), changes, longer)| {
+            changes.into_iter().for_each(|(at, byte)| head[at] = byte);
+            (head, length.saturating_add_signed(longer))
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn messages_are_read_as_the_reference_says((head, length) in message()) {
+        prop_assert_eq!(read(&head, length), reference(&head, length));
+        halves_agree(&head, length)?;
+    }
+
+    #[test]
+    fn any_bytes_are_read_as_the_reference_says(head: [u8; HEAD], length in prop_oneof![0u32..200, any::<u32>()]) {
+        prop_assert_eq!(read(&head, length), reference(&head, length));
+        halves_agree(&head, length)?;
+    }
+}
+
+/// One captured packet as a line of the expectation.
+fn describe(captured: pcap::Captured<'_>) -> String {
+    let packet = parse_v4(&captured.packet).unwrap();
+    assert_eq!((packet.transport, packet.headers, packet.short), (Transport::Udp, 28, captured.length > 68));
+    let [source, destination] =
+        [packet.source, packet.destination].map(|address| address.word().to_ne_bytes());
+    let port = |at: usize| u16::from_be_bytes([captured.packet[at], captured.packet[at + 1]]);
+    let (direction, other, port) = if source == NODE {
+        ("out", destination, port(22))
+    } else {
+        assert_eq!(destination, NODE);
+        ("in", source, port(20))
+    };
+    let length = captured.length - packet.headers;
+    let head = captured.packet[packet.headers as usize..].first_chunk().unwrap();
+    halves_agree(head, length).unwrap();
+    let message = read(head, length);
+    let (kind, has) = match message.kind {
+        Kind::Other => ("other", ""),
+        Kind::Initiation => ("initiation", "s"),
+        Kind::Response => ("response", "sr"),
+        Kind::Cookie => ("cookie", "r"),
+        Kind::Data => ("data", "rc"),
+        Kind::Ping => ("ping", ""),
+        Kind::Pong => ("pong", ""),
+        Kind::Disco => ("disco", ""),
+        Kind::Stun => ("stun", ""),
+    };
+    let or_dash = |is_there: bool, text: String| if is_there { text } else { "-".to_owned() };
+    let fields = [
+        or_dash(message.relay != 0, message.relay.wrapping_sub(1).to_string()),
+        or_dash(has.contains('s'), format!("{:08x}", message.sender)),
+        or_dash(has.contains('r'), format!("{:08x}", message.receiver)),
+        or_dash(has.contains('c'), message.counter.to_string()),
+    ];
+    format!("{direction} {}:{port} {length} {kind} {}", Ipv4Addr::from(other), fields.join(" "))
+}
+
+#[test]
+fn what_tailscaled_sent_is_read_as_what_it_was() {
+    let found: Vec<_> = pcap::packets(CAPTURE).into_iter().map(describe).collect();
+    let expected: Vec<_> = EXPECTED.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(found, expected);
+}
