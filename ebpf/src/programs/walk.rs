@@ -21,7 +21,7 @@ use super::{
     atomic::add,
     attribution::Family as _,
     endpoints::{self, fingerprint},
-    forget::through,
+    forget::{forgotten, through},
     health,
     maps::{CONTROL, EndpointWords, HAS_LOOP, PEER_UNDERLAY, SHARDS, WALK},
     messages, sessions,
@@ -86,7 +86,9 @@ pub(super) fn load<T>(skb: *mut __sk_buff, offset: u32, into: &mut MaybeUninit<T
 /// Follows a UDP datagram of tailscaled with its IP header at `offset` and its payload `headers` bytes later.
 #[inline(never)]
 pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, headers: u32, is_v6: u32) {
-    let mut endpoint: EndpointWords = [0; 3];
+    // Were it known to be a constant, a function would be called that sets memory byte by byte.
+    let zero = forgotten(0);
+    let mut endpoint: EndpointWords = [zero; 3];
     let mut addresses = MaybeUninit::<[u64; 4]>::uninit();
     let mut ports = MaybeUninit::<[u16; 4]>::uninit();
     let is_v6 = is_v6 != 0;
@@ -135,12 +137,12 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
         index: 0,
         row: sessions::NONE,
         skbs: 1,
-        packets: 0,
-        bytes: 0,
-        data: 0,
-        others: 0,
-        other_at: 0,
-        other_length: 0,
+        packets: zero as u32,
+        bytes: zero as u32,
+        data: zero as u32,
+        others: zero as u32,
+        other_at: zero as u32,
+        other_length: zero as u32,
         scratch: 0,
     };
     segment::<DIRECTION>(skb, walk);
