@@ -267,7 +267,8 @@ fn datagram<const DIRECTION: u32, A: Family>(packet: &Packet<A>, ports: [u8; 4])
 #[inline(always)]
 fn listens<A: Family>(port: u16) -> bool {
     let Some(ports) = PORTS.get_ptr(u32::from(A::BITS == V6::BITS)) else { return false };
-    let word = usize::from(port / 64) & (PORT_WORDS - 1);
+    // The mask stays in the program, for verifiers that do not know the bounds of a number whose bytes were swapped.
+    let word = forgotten(u64::from(port)) as usize / 64 & (PORT_WORDS - 1);
     // SAFETY: within the map's row; a word is read at once.
     let word = unsafe { addr_of!((*ports.cast::<Ports>()).words).cast::<u64>().add(word).read_volatile() };
     word >> (port % 64) & 1 != 0

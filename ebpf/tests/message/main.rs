@@ -3,16 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests stop the test")]
 
-#[path = "../support/made.rs"]
-mod made;
+#[path = "../support/formats.rs"]
+mod formats;
 #[path = "../support/pcap.rs"]
 mod pcap;
 
 use std::net::Ipv4Addr;
 
+use formats::reference;
 use proptest::prelude::*;
 use tailgauge_ebpf::layout::Kind;
-use tailgauge_ebpf::message::{HEAD, Message, read, read_transport};
+use tailgauge_ebpf::message::{HEAD, read, read_transport};
 use tailgauge_ebpf::packet::{Transport, parse_v4};
 
 /// UDP of an exit node with tailscaled 1.102.3: a session that began by DERP, disco, a restart of the peer, STUN, a
@@ -20,46 +21,6 @@ use tailgauge_ebpf::packet::{Transport, parse_v4};
 const CAPTURE: &[u8] = include_bytes!("../data/tailscaled.pcap");
 const EXPECTED: &str = include_str!("../data/tailscaled.txt");
 const NODE: [u8; 4] = [10, 99, 0, 2];
-
-/// The same by indexing, one field after the other.
-fn reference(head: &[u8; HEAD], length: u32) -> Message {
-    let protocol = u16::from_be_bytes([head[2], head[3]]);
-    let is_relayed = head[0] >> 6 == 0
-        && head[1] & 0b0011_1111 == 0
-        && (protocol == 0x7a11 || protocol == 0x7a12)
-        && head[7] == 0;
-    let (at, length) = if is_relayed { (8, length.saturating_sub(8)) } else { (0, length) };
-    let network = u32::from(head[4]) << 16 | u32::from(head[5]) << 8 | u32::from(head[6]);
-    let relay = if is_relayed { network + 1 } else { 0 };
-    let word = |place: usize| u32::from_le_bytes(head[at + place..at + place + 4].try_into().unwrap());
-    let none = Message { relay, ..Message::default() };
-    let is_disco = head[at..].starts_with("TS💬".as_bytes());
-    if is_disco && (!is_relayed || protocol == 0x7a11) {
-        let kind = match length {
-            124 => Kind::Ping,
-            110 => Kind::Pong,
-            0..78 => Kind::Other,
-            _ => Kind::Disco,
-        };
-        return Message { kind, ..none };
-    }
-    if is_relayed && protocol == 0x7a11 {
-        return none;
-    }
-    match (word(0), length) {
-        (1, 148) => Message { kind: Kind::Initiation, sender: word(4), ..none },
-        (2, 92) => Message { kind: Kind::Response, sender: word(4), receiver: word(8), ..none },
-        (3, 64) => Message { kind: Kind::Cookie, receiver: word(4), ..none },
-        (4, 32..) => {
-            let counter = u64::from(word(12)) << 32 | u64::from(word(8));
-            Message { kind: Kind::Data, receiver: word(4), counter, ..none }
-        }
-        _ if !is_relayed && head[0] < 64 && length >= 20 && head[4..8] == [0x21, 0x12, 0xa4, 0x42] => {
-            Message { kind: Kind::Stun, ..none }
-        }
-        _ => none,
-    }
-}
 
 /// What [`read_transport`] says is what [`read`] says of data.
 fn halves_agree(head: &[u8; HEAD], length: u32) -> Result<(), TestCaseError> {
@@ -75,11 +36,11 @@ fn halves_agree(head: &[u8; HEAD], length: u32) -> Result<(), TestCaseError> {
 /// A message of any kind, or about so, on a direct path or through a relay.
 fn message() -> impl Strategy<Value = ([u8; HEAD], u32)> {
     let made = (any::<(u32, u32, u64)>(), any::<prop::sample::Index>()).prop_map(
-        |((sender, receiver, counter), kind)| *kind.get(&made::messages(sender, receiver, counter)),
+        |((sender, receiver, counter), kind)| *kind.get(&formats::messages(sender, receiver, counter)),
     );
     let relayed = (made, prop::option::of((prop::sample::select(vec![0x11, 0x12, 0x13]), 0u32..1 << 24)));
     let relayed = relayed.prop_map(|(message, relay)| {
-        relay.map_or(message, |(protocol, network)| made::relayed(message, protocol, network))
+        relay.map_or(message, |(protocol, network)| formats::relayed(message, protocol, network))
     });
     let changes = prop::collection::vec((0..HEAD, any::<u8>()), 0..3);
     (relayed, changes, prop_oneof![3 => Just(0i32), 1 => -20..20]).prop_map(

@@ -60,7 +60,8 @@ impl Row {
         let missing = |place| {
             let word = self.block(place);
             let Some(block) = (word >> 32).checked_sub(1) else { return 0 };
-            (0..BLOCK).filter(|at| block * BLOCK + at < self.next() && word >> at & 1 == 0).count() as u64
+            let sent = self.next().saturating_sub(block * BLOCK).min(BLOCK);
+            u64::from((!word & ((1 << sent) - 1)).count_ones())
         };
         (0..SESSION_BLOCKS as u64).map(missing).sum()
     }

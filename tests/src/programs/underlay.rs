@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::HashMap;
-use aya::programs::TestRunResult;
+use aya::programs::{SchedClassifier, TestRunResult};
 use tailgauge_ebpf::layout::{
     Endpoint, Messages, PeerUnderlayLine, Ports, RECEIVE, SESSION_TAKEN, SESSION_WAYS, Session, SessionSet,
     Underlay, UnderlayLine, WireGuard, line_index, maps, programs, session_set,
@@ -23,9 +23,16 @@ impl Programs {
         context: Context,
         times: u32,
     ) -> Result<TestRunResult, Error> {
+        test_run(self.underlay_program(direction)?, frame, context, times)
+    }
+
+    /// The underlay's program of `direction`.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub fn underlay_program(&self, direction: u32) -> Result<&SchedClassifier, Error> {
         let name = if direction == RECEIVE { programs::UNDERLAY_INGRESS } else { programs::UNDERLAY_EGRESS };
-        let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
-        test_run(program.try_into()?, frame, context, times)
+        Ok(self.ebpf.program(name).ok_or(Error::Missing(name))?.try_into()?)
     }
 
     /// Says which interfaces are counted where.

@@ -145,6 +145,7 @@ impl KernelSource {
         self.own.extend_from_slice(own);
         self.advertised.clone_from(&tailnet.own_routes);
         self.install_routes();
+        self.ports.hear(tailnet.own.as_deref().map_or(&[], |own| &own.endpoints), &self.host);
         let endpoints = tailnet.peers.iter().filter_map(|peer| peer.endpoint);
         self.underlay.want(endpoints.map(|endpoint| endpoint.ip()), &tailnet.own_routes);
         self.follow_underlay(Underlay::refresh);

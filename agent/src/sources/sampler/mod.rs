@@ -7,7 +7,7 @@
 //! costs in a loop. So every second one is left out, and the next one, over both intervals, counts twice,
 //!
 //! - while nothing is up (no CPU half busy, next to nobody waits for one, all queues empty), and
-//! - while the [budget](budget::Budget) of a thousandth of a CPU is used up. What is saved while nothing is up pays for
+//! - while the budget of a thousandth of a CPU is used up. What is saved while nothing is up pays for
 //!   the full pace when something is.
 //!
 //! Never are two left out in a row: a stall of 200 ms is to show, and that comes before the budget. A host where one

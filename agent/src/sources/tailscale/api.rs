@@ -53,6 +53,7 @@ pub(super) struct PeerStatus {
     pub(super) allowed_ips: List<String>,
     pub(super) primary_routes: List<String>,
     pub(super) tags: List<String>,
+    pub(super) addrs: List<String>,
     pub(super) cur_addr: Option<String>,
     pub(super) peer_relay: Option<String>,
     pub(super) relay: Option<String>,

@@ -102,8 +102,8 @@ pub(super) fn users(profiles: &Map<UserProfile>) -> Users {
         .collect()
 }
 
-/// From `/status`; it knows neither the state of the WireGuard session nor disco key and endpoints. `None` for a node
-/// without id and key.
+/// From `/status`; it knows neither the state of the WireGuard session nor the disco key, and endpoints of this node
+/// only (`Addrs`). `None` for a node without id and key.
 fn from_status(status: &PeerStatus, users: &Users) -> Option<Member> {
     let (mut peer, mut member) = identify(
         &Identity {
@@ -125,6 +125,7 @@ fn from_status(status: &PeerStatus, users: &Users) -> Option<Member> {
     peer.active = status.active == Some(true);
     peer.path = path(status);
     peer.endpoint = status.cur_addr.as_deref().and_then(|address| address.parse().ok());
+    peer.endpoints = reach::endpoints(&status.addrs);
     peer.relay = status.peer_relay.as_deref().and_then(reach::relay);
     peer.derp_region = clean::label(status.relay.as_deref().unwrap_or_default(), "");
     peer.exit_node = status.exit_node == Some(true);

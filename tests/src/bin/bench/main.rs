@@ -26,7 +26,7 @@ use tailgauge_testbed::needs;
 /// Measures what tailgauge costs and prints a table: the figure, a baseline of the same run and the ratio to it,
 /// the target and whether it is met. A missed target is no failure; a measurement that cannot be made is.
 ///
-/// Needs root, and three minutes for everything. Figures are medians, with the smallest and the largest in brackets.
+/// Needs root, and four minutes for everything. Figures are medians, with the smallest and the largest in brackets.
 /// Reading and encoding are CPU time; a start is time on the clock, which other load on the machine lengthens.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
@@ -37,6 +37,12 @@ struct Arguments {
     /// Fewer and shorter rounds: a look, not a result
     #[arg(long)]
     quick: bool,
+    /// Another object file, a program of which `programs` measures on the same packets
+    #[arg(long, value_name = "FILE", requires = "program")]
+    object: Option<PathBuf>,
+    /// The classifier in it
+    #[arg(long, value_name = "NAME", requires = "object")]
+    program: Option<String>,
     /// What to measure [default: everything]
     #[arg(value_name = "NAME")]
     names: Vec<Measurement>,
@@ -82,6 +88,8 @@ type Outcome = Result<Vec<Row>, Box<dyn Error>>;
 struct Plan {
     agent: PathBuf,
     quick: bool,
+    /// Object file and program of somebody else.
+    foreign: Option<(PathBuf, String)>,
 }
 
 impl Plan {
@@ -119,7 +127,8 @@ fn measure(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         return Err("needs root to load BPF programs and make network namespaces: run it with sudo".into());
     }
     let agent = arguments.agent.clone().map_or_else(tailgauge_testbed::agent::binary, Ok)?;
-    let plan = Plan { agent, quick: arguments.quick };
+    let foreign = arguments.object.clone().zip(arguments.program.clone());
+    let plan = Plan { agent, quick: arguments.quick, foreign };
     let wanted =
         if arguments.names.is_empty() { Measurement::value_variants() } else { arguments.names.as_slice() };
     let started = Instant::now();

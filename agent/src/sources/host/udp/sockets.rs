@@ -77,10 +77,11 @@ impl Sockets {
                 kept.push(Known { memory, ..*known });
             }
         }
-        if kept.len() < before {
-            self.listed = None;
-        }
         self.known = kept;
+        if self.known.len() < before {
+            // tailscaled binds anew when its network changes; the next sockets are there at once.
+            self.list(netlink)?;
+        }
         Ok(())
     }
 

@@ -1,0 +1,7 @@
+//! Agents at both ends of a link under the tunnel: what they say of WireGuard, disco and paths against what the link
+//! and the nodes have written down.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod judged;
+mod lab;
+mod loss;
