@@ -2,8 +2,10 @@
 //! and the nodes have written down.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod delay;
 mod judged;
 mod lab;
 mod loss;
 mod restart;
 mod roaming;
+mod times;
