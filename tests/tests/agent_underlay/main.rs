@@ -9,3 +9,4 @@ mod loss;
 mod restart;
 mod roaming;
 mod times;
+mod totals;
