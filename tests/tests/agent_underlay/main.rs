@@ -6,6 +6,7 @@ mod delay;
 mod judged;
 mod lab;
 mod loss;
+mod paths;
 mod restart;
 mod roaming;
 mod times;
