@@ -86,65 +86,30 @@ pub(super) fn load<T>(skb: *mut __sk_buff, offset: u32, into: &mut MaybeUninit<T
 /// Follows a UDP datagram of tailscaled with its IP header at `offset` and its payload `headers` bytes later.
 #[inline(never)]
 pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, headers: u32, is_v6: u32) {
-    // Were it known to be a constant, a function would be called that sets memory byte by byte.
-    let zero = forgotten(0);
-    let mut endpoint: EndpointWords = [zero; 3];
-    let mut addresses = MaybeUninit::<[u64; 4]>::uninit();
-    let mut ports = MaybeUninit::<[u16; 4]>::uninit();
-    let is_v6 = is_v6 != 0;
-    if is_v6 {
-        if load(skb, offset + V6_ADDRESSES, &mut addresses) {
-            // SAFETY: written by the helper.
-            let [a, b, c, d] = unsafe { addresses.assume_init() };
-            [endpoint[0], endpoint[1]] = if DIRECTION == RECEIVE { [a, b] } else { [c, d] };
-        }
-    } else {
-        let mut both = MaybeUninit::<u64>::uninit();
-        if load(skb, offset + V4_ADDRESSES, &mut both) {
-            // SAFETY: written by the helper.
-            let [a, b, c, d, e, f, g, h] = unsafe { both.assume_init() }.to_ne_bytes();
-            let address = if DIRECTION == RECEIVE { [a, b, c, d] } else { [e, f, g, h] };
-            endpoint[1] = V4::new(address).mapped()[1];
-        }
-    }
-    let mut own = 0;
-    if load(skb, offset + headers - UDP_HEADER, &mut ports) {
-        // SAFETY: written by the helper.
-        let [source, destination, ..] = unsafe { ports.assume_init() };
-        let other = if DIRECTION == RECEIVE { source } else { destination };
-        own = if DIRECTION == RECEIVE { destination } else { source };
-        endpoint[2] = u64::from(other);
-    }
-    let relay_port = CONTROL.get(0).map_or(0, |control| control.relay_port);
-    let is_foreign = u32::from(relay_port != 0 && relay_port == u32::from(u16::from_be(own)));
-    let hash = fingerprint(&endpoint);
-    // SAFETY: the context that the kernel passed.
-    let (end, size) = unsafe { ((*skb).len, (*skb).gso_size) };
-    let at = offset + headers;
     let Some(walk) = WALK.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's row, which nobody else uses until the program ends.
     let walk = unsafe { &mut *walk };
-    *walk = Walk {
-        endpoint,
-        hash,
-        slot: if is_foreign != 0 { UNATTRIBUTED } else { endpoints::slot(&endpoint, hash) },
-        is_foreign,
-        is_v6: u32::from(is_v6),
-        headers,
-        at,
-        end,
-        size: if size == 0 { end.saturating_sub(at) } else { size },
-        index: 0,
-        row: sessions::NONE,
-        skbs: 1,
-        packets: zero as u32,
-        bytes: zero as u32,
-        data: zero as u32,
-        others: zero as u32,
-        other_at: zero as u32,
-        other_length: zero as u32,
-        scratch: 0,
-    };
+    // Were it known to be a constant, a function would be called that sets memory byte by byte.
+    let zero = forgotten(0);
+    // Field by field: built on the stack, it would take a third of that.
+    walk.endpoint = [zero; 3];
+    walk.is_v6 = is_v6;
+    walk.headers = headers;
+    read_addresses::<DIRECTION>(skb, offset, walk);
+    read_ports::<DIRECTION>(skb, offset, walk);
+    walk.hash = fingerprint(&walk.endpoint);
+    walk.slot = if walk.is_foreign != 0 { UNATTRIBUTED } else { endpoints::slot(&walk.endpoint, walk.hash) };
+    // SAFETY: the context that the kernel passed.
+    let (end, size) = unsafe { ((*skb).len, (*skb).gso_size) };
+    walk.at = offset + headers;
+    walk.end = end;
+    walk.size = if size == 0 { end.saturating_sub(walk.at) } else { size };
+    walk.row = sessions::NONE;
+    walk.skbs = 1;
+    walk.packets = zero as u32;
+    walk.bytes = zero as u32;
+    walk.data = zero as u32;
+    walk.others = zero as u32;
     segment::<DIRECTION>(skb, walk);
     if walk.at < walk.end {
         if DIRECTION == TRANSMIT && walk.data != 0 {
@@ -159,6 +124,42 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
             health::messages_unread(u64::from(walk.others - 1));
         }
         messages::handle::<DIRECTION>(skb, walk);
+    }
+}
+
+/// The other side's address.
+#[inline(always)]
+fn read_addresses<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, walk: &mut Walk) {
+    if walk.is_v6 != 0 {
+        let mut both = MaybeUninit::<[u64; 4]>::uninit();
+        if load(skb, offset + V6_ADDRESSES, &mut both) {
+            // SAFETY: written by the helper.
+            let [a, b, c, d] = unsafe { both.assume_init() };
+            [walk.endpoint[0], walk.endpoint[1]] = if DIRECTION == RECEIVE { [a, b] } else { [c, d] };
+        }
+    } else {
+        let mut both = MaybeUninit::<u64>::uninit();
+        if load(skb, offset + V4_ADDRESSES, &mut both) {
+            // SAFETY: written by the helper.
+            let [a, b, c, d, e, f, g, h] = unsafe { both.assume_init() }.to_ne_bytes();
+            let address = if DIRECTION == RECEIVE { [a, b, c, d] } else { [e, f, g, h] };
+            walk.endpoint[1] = V4::new(address).mapped()[1];
+        }
+    }
+}
+
+/// The other side's port; and whether ours is that of the own peer relay.
+#[inline(always)]
+fn read_ports<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, walk: &mut Walk) {
+    let mut header = MaybeUninit::<[u16; 4]>::uninit();
+    walk.is_foreign = 0;
+    if load(skb, offset + walk.headers - UDP_HEADER, &mut header) {
+        // SAFETY: written by the helper.
+        let [source, destination, ..] = unsafe { header.assume_init() };
+        let [other, own] = if DIRECTION == RECEIVE { [source, destination] } else { [destination, source] };
+        walk.endpoint[2] = u64::from(other);
+        let relay_port = CONTROL.get(0).map_or(0, |control| control.relay_port);
+        walk.is_foreign = u32::from(relay_port != 0 && relay_port == u32::from(u16::from_be(own)));
     }
 }
 

@@ -25,6 +25,8 @@ const AGENT_PORT: u16 = 10641;
 const GOODBYE: &str = "\nCtrl-C removes everything.";
 /// How long the agent has to answer for the first time.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// The handshakes inside the tunnel.
+const HANDSHAKES: &str = "tailgauge_peer_tcp_handshake_seconds";
 /// How long traffic flows before the first look.
 const WARM_UP: Duration = Duration::from_secs(5);
 
@@ -218,8 +220,8 @@ fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn E
     let scraped = Exposition::parse(&http::get(address, "/metrics")?.text())?;
     writeln!(
         out,
-        "\n{:<10} {:>12} {:>12} {:>20} {:>20}",
-        "peer", "received", "sent", "handshake peer leg", "remote leg"
+        "\n{:<8} {:>10} {:>10} {:>16} {:>8} {:>20} {:>20}",
+        "peer", "received", "sent", "path", "lost", "handshake peer leg", "remote leg"
     )?;
     for peer in scraped.matching("tailgauge_peer_info", &[]) {
         let own = [("peer_id", peer.label("peer_id").unwrap_or_default())];
@@ -229,12 +231,14 @@ fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn E
         };
         writeln!(
             out,
-            "{:<10} {:>12} {:>12} {:>20} {:>20}",
+            "{:<8} {:>10} {:>10} {:>16} {:>8} {:>20} {:>20}",
             peer.label("peer_name").unwrap_or_default(),
             bytes("receive"),
             bytes("transmit"),
-            handshakes(&scraped, own[0].1, "peer"),
-            handshakes(&scraped, own[0].1, "remote"),
+            mean(&scraped, "tailgauge_peer_disco_rtt_seconds", &own),
+            lost(&scraped, &own),
+            mean(&scraped, HANDSHAKES, &[own[0], ("leg", "peer")]),
+            mean(&scraped, HANDSHAKES, &[own[0], ("leg", "remote")]),
         )?;
     }
     for sample in scraped.matching("tailgauge_tunnel_coverage_ratio", &[]) {
@@ -244,15 +248,23 @@ fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn E
     Ok(())
 }
 
-/// Mean and number of a peer's handshakes on one leg.
-fn handshakes(scraped: &Exposition, peer: &str, leg: &str) -> String {
-    let labels = [("peer_id", peer), ("leg", leg)];
-    let count = scraped.sum("tailgauge_peer_tcp_handshake_seconds_count", &labels);
+/// Mean and number of the samples of a histogram.
+fn mean(scraped: &Exposition, histogram: &str, labels: &[(&str, &str)]) -> String {
+    let count = scraped.sum(&format!("{histogram}_count"), labels);
     if count == 0.0 {
         return "-".to_owned();
     }
-    let mean = scraped.sum("tailgauge_peer_tcp_handshake_seconds_sum", &labels) / count;
-    format!("{:.2} ms of {count}", mean * 1e3)
+    format!("{:.2} ms of {count}", scraped.sum(&format!("{histogram}_sum"), labels) / count * 1e3)
+}
+
+/// Part of the peer's messages that did not arrive.
+fn lost(scraped: &Exposition, peer: &[(&str, &str)]) -> String {
+    let packets = |what: &str| scraped.sum(&format!("tailgauge_peer_wireguard_{what}_packets_total"), peer);
+    let (received, lost) = (packets("received"), packets("lost"));
+    if received == 0.0 {
+        return "-".to_owned();
+    }
+    format!("{:.2} %", lost / (received + lost) * 100.0)
 }
 
 fn readable_bytes(bytes: f64) -> String {

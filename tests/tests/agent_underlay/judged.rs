@@ -1,18 +1,11 @@
 //! What became of the messages of one direction: as the agent that receives them judges, and as the link knows.
 
-use std::time::Duration;
-
 use tailgauge_testbed::agent::Agent;
 use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::link::{Direction, Link, SessionLedger};
 use tailgauge_testbed::process::wait_every;
 
-use crate::lab::count;
-
-/// A scrape costs something.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Loss is judged after 3 s, at one sweep a second; the machine may be busy.
-pub const SETTLES: Duration = Duration::from_secs(20);
+use crate::lab::{PAUSE, SETTLES, count};
 
 /// Messages of all sessions in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

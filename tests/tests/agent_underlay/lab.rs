@@ -19,6 +19,12 @@ use crate::judged::Way;
 
 /// The device under the tunnel of every node.
 pub const UNDERLAY: &str = "eth0";
+/// Between two scrapes: each costs something.
+pub const PAUSE: Duration = Duration::from_millis(100);
+/// Loss is judged after 3 s, at one sweep a second; the machine may be busy.
+pub const SETTLES: Duration = Duration::from_secs(20);
+/// An echo takes less.
+pub const ECHOED: Duration = Duration::from_millis(100);
 /// Handshakes are at least this far apart: the clock of the nodes' WireGuard has steps of 100 ms.
 const REKEYS_APART: Duration = Duration::from_millis(150);
 /// A handshake without loss takes less.
@@ -70,9 +76,14 @@ impl Lab {
         Some(Self { tailnet, _server: server })
     }
 
+    /// Starts both agents.
+    pub fn unprepared_agents(&self) -> Agents<'_> {
+        Agents { c1: agent_at(self.c1()), exit: agent_at(self.exit()) }
+    }
+
     /// Starts both agents; a first session is known to them when this returns.
     pub fn agents(&self) -> Agents<'_> {
-        let mut agents = Agents { c1: agent_at(self.c1()), exit: agent_at(self.exit()) };
+        let mut agents = self.unprepared_agents();
         self.ping();
         for (agent, peer) in [(&mut agents.c1, self.exit().id()), (&mut agents.exit, self.c1().id())] {
             let known = |scrape: &Exposition| {
@@ -112,6 +123,17 @@ impl Lab {
         assert_eq!(report.round_trips.len(), 3, "{report:?}");
     }
 
+    /// So many datagrams from c1 to the internet and back.
+    pub fn flow(&self, datagrams: u32) {
+        let what = Udp { datagrams, payload: 400, rate: Some(2000) };
+        udp_echo(self.c1().namespace(), WEB_V4.into(), what, ECHOED).unwrap();
+    }
+
+    /// Messages that reached c1 so far.
+    pub fn delivered(&self) -> u64 {
+        self.link().wireguard(Direction::RightToLeft).iter().map(|one| one.delivered).sum()
+    }
+
     /// Does `work` while datagrams go from c1 to the internet and back.
     pub fn under_traffic<T>(&self, rate: u32, work: impl FnOnce() -> T) -> T {
         let over = AtomicBool::new(false);
@@ -120,7 +142,7 @@ impl Lab {
             let traffic = scope.spawn(|| {
                 let to = IpAddr::from(WEB_V4);
                 while !over.load(Ordering::Relaxed) {
-                    udp_echo(self.c1().namespace(), to, few, Duration::from_millis(100)).unwrap();
+                    udp_echo(self.c1().namespace(), to, few, ECHOED).unwrap();
                 }
             });
             let guard = Over(&over);

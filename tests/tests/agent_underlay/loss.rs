@@ -1,14 +1,12 @@
 //! Loss, reordering and duplicates that were injected, over rekeys: each agent counts exactly those of the direction
 //! that it receives.
 
-use std::time::Duration;
-
 use tailgauge_testbed::link::{Conditions, Reorder};
 use tailgauge_testbed::miniature::{WEB_V4, WEB_V6};
 use tailgauge_testbed::traffic::{Udp, tcp_transfer, udp_echo};
 
 use crate::judged::Account;
-use crate::lab::{Agents, Lab};
+use crate::lab::{Agents, ECHOED, Lab};
 
 /// Carries traffic both ways over the link under `conditions` while its session is followed by three others. Returns
 /// what became of each direction.
@@ -23,7 +21,7 @@ fn carry(lab: &Lab, agents: &Agents<'_>, conditions: Conditions, datagrams: u32)
     lab.under_traffic(1000, || {
         let what = Udp { datagrams, payload: 300, rate: Some(4000) };
         for (from, to) in [(c1, exit), (exit, c1), (c1, exit)] {
-            udp_echo(c1.namespace(), WEB_V6.into(), what, Duration::from_millis(100)).unwrap();
+            udp_echo(c1.namespace(), WEB_V6.into(), what, ECHOED).unwrap();
             if conditions.loss < 0.05 {
                 tcp_transfer(c1.namespace(), WEB_V4.into(), 300_000, 300_000).unwrap();
             }

@@ -1,7 +1,7 @@
 //! The tunnel's own messages: whose they are, what becomes of their counters, and which path they show.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tailgauge::model::kernel::{Kernel, SessionTotals};
 use tailgauge::model::slots::SlotTable;
@@ -14,7 +14,7 @@ use tailgauge_testbed::underlay::messages::{
     GENEVE_WIREGUARD, geneve, initiation, keepalive, response, stun_request, transport,
 };
 
-use super::{FAR, Following, OWN, Pair, config, is_attached, marked, within};
+use super::{DEADLINE, FAR, Following, OWN, Pair, config, is_attached, marked, within};
 
 const A: u32 = 1;
 const B: u32 = 2;
@@ -168,5 +168,31 @@ fn handshakes_and_disco_are_counted_and_a_retired_slot_leaves_nothing_behind() {
         let received: Vec<_> = following.kernel.sessions.iter().map(|totals| totals.received).collect();
         assert_eq!(received, [2, 0, 0]);
         assert_eq!(data(&following.kernel, 0, RECEIVE, PATH_DIRECT_IPV4), 2);
+    });
+}
+
+#[test]
+fn an_initiation_that_nobody_answers_fails_once_tailscaled_was_asked() {
+    let Some(pair) = Pair::up("an_initiation_that_nobody_answers_fails") else { return };
+    let peer = far(&pair);
+    let endpoint = peer.local_addr().unwrap();
+    let mut tailnet = tailnet(endpoint);
+    within(&pair.own, async || {
+        let (mut following, slots, wireguard) = started(&tailnet).await;
+        say(&wireguard, endpoint, [initiation(100)]);
+        let failures = |kernel: &Kernel| kernel.wireguard.first().map_or(0, |(_, row)| row.failures);
+        let started = Instant::now();
+        while failures(&following.kernel) == 0 {
+            assert!(started.elapsed() < DEADLINE, "never failed: {:?}", following.kernel.wireguard);
+            tailnet.paths_asked = Some(Instant::now());
+            following.source.sync(&tailnet, &slots);
+            following.source.sweep();
+            following.read();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(started.elapsed() > Duration::from_secs(6), "an answer might still have come");
+        following.source.sweep();
+        following.read();
+        assert_eq!(failures(&following.kernel), 1);
     });
 }

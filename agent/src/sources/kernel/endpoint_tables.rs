@@ -8,9 +8,10 @@ use tailgauge_ebpf::layout::{Control, Disco, Endpoint, maps};
 use tailgauge_ebpf::message::DISCO_KEY;
 
 use super::KernelError;
-use super::endpoints::{ENDPOINT, EndpointKeys};
+use super::endpoints::{self, ENDPOINT, Members};
 use super::lru::Lru;
 use super::object::Object;
+use super::sizes::Sizes;
 use super::tables::{Table, open};
 use crate::model::kernel::MapUse;
 
@@ -21,6 +22,8 @@ pub(super) struct EndpointTables {
     disco_keys: Table<HashMap<MapData, [u8; DISCO_KEY], u32>, DISCO_KEY>,
     learned: Lru<Endpoint, u32>,
     disco: Lru<Endpoint, Disco>,
+    /// Whose keys are installed; `None` after a failure.
+    members: Option<Members>,
     relay_port: u16,
     /// Slots whose peers are gone, and that the programs may have learned endpoints of.
     retired: Vec<u32>,
@@ -40,6 +43,7 @@ impl EndpointTables {
             disco_keys: Table::new(maps::DISCO_KEYS, sizes.slots, disco_keys),
             learned: Lru::open(object, maps::LEARNED_ENDPOINTS, sizes.learned_endpoints)?,
             disco: Lru::open(object, maps::DISCO, sizes.disco)?,
+            members: None,
             relay_port: 0,
             retired: Vec::new(),
             generation: 0,
@@ -48,19 +52,26 @@ impl EndpointTables {
         })
     }
 
-    /// The programs forget the slots they know when [`Self::control`] is stored after a change.
-    pub(super) fn install(&mut self, keys: EndpointKeys, relay_port: Option<u16>) {
+    /// Makes the maps hold the keys of `members`. The programs forget the slots they know when [`Self::control`] is
+    /// stored after a change.
+    pub(super) fn install(&mut self, members: Members, relay_port: Option<u16>, sizes: &Sizes) {
         self.relay_port = relay_port.unwrap_or(0);
-        self.refused = keys.refused;
         let unlearned = self.unlearn();
-        if self.endpoints.installed == keys.endpoints
-            && self.disco_keys.installed == keys.disco_keys
-            && !unlearned
-        {
+        let is_known = self.members.as_ref().is_some_and(|known| endpoints::claim_the_same(known, &members));
+        if is_known && !unlearned {
             return;
         }
-        self.errors += self.endpoints.install(keys.endpoints) + self.disco_keys.install(keys.disco_keys);
-        self.generation = self.generation.wrapping_add(1);
+        let keys = endpoints::keys(&members, sizes);
+        self.refused = keys.refused;
+        if unlearned
+            || self.endpoints.installed != keys.endpoints
+            || self.disco_keys.installed != keys.disco_keys
+        {
+            self.generation = self.generation.wrapping_add(1);
+        }
+        let errors = self.endpoints.install(keys.endpoints) + self.disco_keys.install(keys.disco_keys);
+        self.errors += errors;
+        self.members = (errors == 0).then_some(members);
     }
 
     /// Adds to the settings what goes with what is installed.

@@ -2,6 +2,7 @@
 //! and the slots.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use tailgauge_ebpf::layout::{Endpoint, UNATTRIBUTED};
 use tailgauge_ebpf::message::DISCO_KEY;
@@ -35,15 +36,34 @@ enum Claim {
 /// A key as a member claims it.
 type Claimed<const N: usize> = ([u8; N], Claim, u32);
 
-/// Keys of all members. A candidate that is the current endpoint of another member is that one's alone. One that
-/// several claim is nobody's: private addresses are the same at many sites. A member without a slot claims for slot 0,
-/// for the reason given at [`super::keys::peers`].
-pub(super) fn endpoints(tailnet: &Tailnet, slots: &SlotTable, sizes: &Sizes) -> EndpointKeys {
+/// The tailnet's members, each with its slot if it has one.
+pub(super) type Members = Vec<(Option<u32>, Arc<Peer>)>;
+
+/// The members and their slots, in the tailnet's order.
+pub(super) fn members(tailnet: &Tailnet, slots: &SlotTable) -> Members {
     let slot_of = |peer: &Peer| {
         let slot = slots.slot_of(&peer.id);
         slot.filter(|slot| slots.get(*slot).is_some_and(|slot| slot.gone_since.is_none()))
     };
-    let mut members: Vec<_> = tailnet.peers.iter().map(|peer| (slot_of(peer), peer.as_ref())).collect();
+    tailnet.peers.iter().map(|peer| (slot_of(peer), Arc::clone(peer))).collect()
+}
+
+/// Whether both lead to the same keys. Most news are of other things, and thousands of members have many endpoints.
+pub(super) fn claim_the_same(members: &Members, others: &Members) -> bool {
+    let claims = |peer: &Peer| (peer.endpoint, peer.relay, peer.disco_key);
+    let is_same = |((slot, peer), (other_slot, other)): (&(_, Arc<Peer>), &(_, Arc<Peer>))| {
+        slot == other_slot
+            && (Arc::ptr_eq(peer, other)
+                || peer.id == other.id && claims(peer) == claims(other) && peer.endpoints == other.endpoints)
+    };
+    members.len() == others.len() && members.iter().zip(others).all(is_same)
+}
+
+/// Keys of all members. A candidate that is the current endpoint of another member is that one's alone. One that
+/// several claim is nobody's: private addresses are the same at many sites. A member without a slot claims for slot 0,
+/// for the reason given at [`super::keys::peers`].
+pub(super) fn keys(members: &Members, sizes: &Sizes) -> EndpointKeys {
+    let mut members: Vec<_> = members.iter().map(|(slot, peer)| (*slot, peer.as_ref())).collect();
     // What does not fit should be what would say "slot 0" anyway.
     members.sort_by_key(|(slot, peer)| (slot.is_none(), peer.id.as_str()));
 

@@ -1,7 +1,6 @@
 //! Tests of [`super`].
 
 use std::mem::offset_of;
-use std::sync::Arc;
 use std::time::Instant;
 
 use proptest::prelude::*;
@@ -31,8 +30,8 @@ fn slots(tailnet: &Tailnet, capacity: u32) -> SlotTable {
     slots
 }
 
-fn keys(tailnet: &Tailnet) -> EndpointKeys {
-    endpoints(tailnet, &slots(tailnet, 10), &sizes())
+fn keys_of(tailnet: &Tailnet) -> EndpointKeys {
+    keys(&members(tailnet, &slots(tailnet, 10)), &sizes())
 }
 
 fn owner(keys: &EndpointKeys, address: &str) -> Option<u32> {
@@ -58,7 +57,7 @@ fn an_endpoint_has_the_layout_that_the_programs_look_up() {
 
 #[test]
 fn a_candidate_of_several_is_nobodys_and_a_current_endpoint_is_its_owners() {
-    let keys = keys(&tailnet(vec![
+    let keys = keys_of(&tailnet(vec![
         peer("a", Some("198.51.100.1:41641"), &["198.51.100.1:41641", "10.0.0.2:41641", "192.0.2.1:1"]),
         peer("b", Some("10.0.0.3:41641"), &["10.0.0.2:41641", "198.51.100.1:41641", "192.0.2.2:2"]),
         peer("c", None, &["10.0.0.3:41641", "192.0.2.3:3", "192.0.2.3:3"]),
@@ -73,7 +72,7 @@ fn a_candidate_of_several_is_nobodys_and_a_current_endpoint_is_its_owners() {
 
 #[test]
 fn two_that_are_said_to_be_at_the_same_place_are_neither() {
-    let keys = keys(&tailnet(vec![
+    let keys = keys_of(&tailnet(vec![
         peer("a", Some("192.0.2.1:1"), &[]),
         peer("b", Some("192.0.2.1:1"), &[]),
         peer("c", None, &["192.0.2.1:1"]),
@@ -85,7 +84,7 @@ fn two_that_are_said_to_be_at_the_same_place_are_neither() {
 fn peers_behind_one_relay_are_told_apart_by_their_networks() {
     let relay: SocketAddr = "192.0.2.9:7777".parse().unwrap();
     let on = |id: &str, network| Peer { relay: Some((relay, network)), ..peer(id, None, &[]) };
-    let keys = keys(&tailnet(vec![on("a", 0), on("b", 7), peer("r", None, &["192.0.2.9:7777"])]));
+    let keys = keys_of(&tailnet(vec![on("a", 0), on("b", 7), peer("r", None, &["192.0.2.9:7777"])]));
     assert_eq!(find(&keys.endpoints, &endpoint(relay, Some(0))), Some(1));
     assert_eq!(find(&keys.endpoints, &endpoint(relay, Some(7))), Some(2));
     assert_eq!(find(&keys.endpoints, &endpoint(relay, None)), Some(3), "the relay itself may be a peer");
@@ -94,7 +93,7 @@ fn peers_behind_one_relay_are_told_apart_by_their_networks() {
 #[test]
 fn a_disco_key_is_its_peers_unless_two_have_it() {
     let with = |id: &str, key| Peer { disco_key: Some([key; 32]), ..peer(id, None, &[]) };
-    let keys = keys(&tailnet(vec![with("a", 1), with("b", 2), with("c", 2), peer("d", None, &[])]));
+    let keys = keys_of(&tailnet(vec![with("a", 1), with("b", 2), with("c", 2), peer("d", None, &[])]));
     assert_eq!(keys.disco_keys, vec![(Prefix { address: [1; 32], length: 0 }, 1)]);
 }
 
@@ -105,15 +104,15 @@ fn a_member_without_a_slot_claims_for_nobody_and_one_that_left_not_at_all() {
         peer("b", Some("192.0.2.2:1"), &["10.0.0.1:1", "10.0.0.2:1"]),
     ]);
     let mut slots = slots(&both, 2);
-    let keys = endpoints(&both, &slots, &sizes());
-    assert_eq!(owner(&keys, "192.0.2.2:1"), Some(UNATTRIBUTED));
-    assert_eq!(owner(&keys, "10.0.0.1:1"), None, "disputed all the same");
+    let found = keys(&members(&both, &slots), &sizes());
+    assert_eq!(owner(&found, "192.0.2.2:1"), Some(UNATTRIBUTED));
+    assert_eq!(owner(&found, "10.0.0.1:1"), None, "disputed all the same");
 
     let left = tailnet(vec![peer("b", Some("192.0.2.2:1"), &["10.0.0.1:1"])]);
     slots.update(&left.peers, Instant::now());
-    let keys = endpoints(&left, &slots, &sizes());
-    assert_eq!(owner(&keys, "192.0.2.1:1"), None);
-    assert_eq!(owner(&keys, "10.0.0.1:1"), Some(UNATTRIBUTED));
+    let found = keys(&members(&left, &slots), &sizes());
+    assert_eq!(owner(&found, "192.0.2.1:1"), None);
+    assert_eq!(owner(&found, "10.0.0.1:1"), Some(UNATTRIBUTED));
 }
 
 #[test]
@@ -121,10 +120,30 @@ fn what_has_no_room_is_counted_and_endpoints_in_use_go_first() {
     let mut greedy = peer("a", None, &[]);
     greedy.endpoints = (1..=2000).map(|port| SocketAddr::from(([192, 0, 2, 1], port))).collect();
     let modest = peer("b", Some("192.0.2.2:1"), &[]);
-    let keys = keys(&tailnet(vec![greedy, modest]));
+    let keys = keys_of(&tailnet(vec![greedy, modest]));
     assert_eq!((keys.endpoints.len(), keys.refused), (1024, 2001 - 1024));
     assert_eq!(owner(&keys, "192.0.2.2:1"), Some(2));
     assert!(keys.endpoints.is_sorted());
+}
+
+#[test]
+fn only_news_of_endpoints_keys_and_slots_lead_to_other_keys() {
+    let of = |peers: Vec<Peer>, capacity| {
+        let tailnet = tailnet(peers);
+        members(&tailnet, &slots(&tailnet, capacity))
+    };
+    let peer = peer("a", Some("192.0.2.1:1"), &["192.0.2.2:2"]);
+    let before = of(vec![peer.clone()], 10);
+    let is_same = |other: Peer| claim_the_same(&before, &of(vec![other], 10));
+    assert!(is_same(peer.clone()));
+    assert!(is_same(Peer { engine_receive_bytes: 9, name: "b".to_owned(), ..peer.clone() }));
+    assert!(!is_same(Peer { endpoint: None, ..peer.clone() }));
+    assert!(!is_same(Peer { endpoints: Vec::new(), ..peer.clone() }));
+    assert!(!is_same(Peer { relay: Some(("192.0.2.1:1".parse().unwrap(), 1)), ..peer.clone() }));
+    assert!(!is_same(Peer { disco_key: Some([1; 32]), ..peer.clone() }));
+    assert!(!is_same(Peer { id: "b".to_owned(), ..peer.clone() }));
+    assert!(!claim_the_same(&before, &of(vec![peer.clone()], 1)), "without a slot");
+    assert!(!claim_the_same(&before, &of(vec![peer.clone(), peer], 10)));
 }
 
 proptest! {

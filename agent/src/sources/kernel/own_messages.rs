@@ -40,7 +40,7 @@ impl OwnMessages {
     /// Makes the keys in the maps agree with the tailnet and the slots at `now`, nanoseconds of CLOCK_MONOTONIC. They are in force when [`Self::control`] is
     /// stored.
     pub(super) fn sync(&mut self, tailnet: &Tailnet, slots: &SlotTable, sizes: &Sizes, now: u64) {
-        self.endpoints.install(endpoints::endpoints(tailnet, slots, sizes), tailnet.relay_port);
+        self.endpoints.install(endpoints::members(tailnet, slots), tailnet.relay_port, sizes);
         self.initiations.hear(slots, tailnet.paths_asked, now);
     }
 

@@ -78,11 +78,19 @@ impl<'a> Table<'a> {
     }
 }
 
+/// The totals of a slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    totals: SessionTotals,
+    /// They changed since they were copied.
+    is_changed: bool,
+}
+
 /// Totals by slot, and what they are made of.
 #[derive(Debug)]
-struct Accounts {
+struct Ledger {
     known: HashMap<u32, Known>,
-    totals: Vec<SessionTotals>,
+    accounts: Vec<Account>,
     retired: SessionTotals,
     /// Slots whose totals changed since they were copied.
     changed: Vec<u32>,
@@ -92,11 +100,11 @@ struct Accounts {
     slots: u32,
 }
 
-impl Accounts {
+impl Ledger {
     fn new(slots: u32) -> Self {
         Self {
             known: HashMap::new(),
-            totals: Vec::new(),
+            accounts: Vec::new(),
             retired: SessionTotals::default(),
             changed: Vec::new(),
             newest: HashMap::new(),
@@ -119,11 +127,18 @@ impl Accounts {
             return;
         }
         let slot = if slot < self.slots { slot } else { UNATTRIBUTED };
-        if self.totals.len() <= slot as usize {
-            self.totals.resize(slot as usize + 1, SessionTotals::default());
+        if self.accounts.len() <= slot as usize {
+            self.accounts.resize(slot as usize + 1, Account::default());
         }
-        add(&mut self.totals[slot as usize], totals);
-        if self.changed.last() != Some(&slot) {
+        add(&mut self.accounts[slot as usize].totals, totals);
+        self.note(slot);
+    }
+
+    /// Notes that a slot's totals changed, once.
+    fn note(&mut self, slot: u32) {
+        if let Some(account) = self.accounts.get_mut(slot as usize)
+            && !std::mem::replace(&mut account.is_changed, true)
+        {
             self.changed.push(slot);
         }
     }
@@ -182,9 +197,9 @@ impl Accounts {
         for (_, _, session) in table.taken().filter(|(_, _, session)| session.read().slot == slot) {
             session.disown();
         }
-        if let Some(totals) = self.totals.get_mut(slot as usize) {
-            add(&mut self.retired, &std::mem::take(totals));
-            self.changed.push(slot);
+        if let Some(account) = self.accounts.get_mut(slot as usize) {
+            add(&mut self.retired, &std::mem::take(&mut account.totals));
+            self.note(slot);
         }
     }
 
@@ -192,14 +207,17 @@ impl Accounts {
     fn copy(&mut self, kernel: &mut Kernel, rows: u32) -> impl Iterator<Item = u32> {
         kernel.retired_sessions = self.retired;
         if kernel.sessions.len() != rows as usize {
+            let totals = self.accounts.iter().map(|account| account.totals).take(rows as usize);
             kernel.sessions.clear();
-            kernel.sessions.extend_from_slice(&self.totals[..self.totals.len().min(rows as usize)]);
+            kernel.sessions.extend(totals);
             kernel.sessions.resize(rows as usize, SessionTotals::default());
         }
         for slot in &self.changed {
-            let totals = self.totals.get(*slot as usize);
-            if let (Some(into), Some(totals)) = (kernel.sessions.get_mut(*slot as usize), totals) {
-                *into = *totals;
+            if let Some(account) = self.accounts.get_mut(*slot as usize) {
+                account.is_changed = false;
+                if let Some(into) = kernel.sessions.get_mut(*slot as usize) {
+                    *into = account.totals;
+                }
             }
         }
         self.changed.drain(..)
@@ -211,7 +229,7 @@ impl Accounts {
 pub(super) struct Sessions {
     sets: Rows<SessionSet>,
     rows: Rows<Session>,
-    accounts: Accounts,
+    ledger: Ledger,
     capacity: u32,
 }
 
@@ -222,39 +240,39 @@ impl Sessions {
         sets.ensure(sizes.sets)?;
         let mut rows = Rows::new(maps::SESSIONS, object.take_map(maps::SESSIONS)?)?;
         rows.ensure(sizes.sessions())?;
-        Ok(Self { sets, rows, accounts: Accounts::new(sizes.slots), capacity: sizes.sessions() })
+        Ok(Self { sets, rows, ledger: Ledger::new(sizes.slots), capacity: sizes.sessions() })
     }
 
-    fn parts(&mut self) -> (Table<'_>, &mut Accounts) {
+    fn parts(&mut self) -> (Table<'_>, &mut Ledger) {
         let keys = self.sets.words();
         // The mapping is rounded up to whole pages.
         let keys = &keys[..keys.len().min(self.capacity as usize)];
-        (Table { keys, rows: self.rows.words() }, &mut self.accounts)
+        (Table { keys, rows: self.rows.words() }, &mut self.ledger)
     }
 
     /// Judges what is old enough at `now`, nanoseconds of CLOCK_MONOTONIC, and frees what is over. `unanswered` gets
     /// initiations without an answer, each once. Call it about once a second.
     pub(super) fn sweep(&mut self, now: u64, unanswered: &mut Vec<Initiation>) {
-        let (table, accounts) = self.parts();
-        accounts.sweep(table, now, unanswered);
+        let (table, ledger) = self.parts();
+        ledger.sweep(table, now, unanswered);
     }
 
     /// Copies the totals of `rows` slots into the model; `changed` gets slots of which any changed.
     pub(super) fn read(&mut self, kernel: &mut Kernel, rows: u32, now: u64, changed: impl FnMut(u32)) {
-        let (table, accounts) = self.parts();
-        accounts.sum_all(table, now);
-        accounts.copy(kernel, rows).for_each(changed);
+        let (table, ledger) = self.parts();
+        ledger.sum_all(table, now);
+        ledger.copy(kernel, rows).for_each(changed);
     }
 
     /// Moves a slot's totals to the retired ones.
     pub(super) fn retire(&mut self, slot: u32, now: u64) {
-        let (table, accounts) = self.parts();
-        accounts.retire(table, slot, now);
+        let (table, ledger) = self.parts();
+        ledger.retire(table, slot, now);
     }
 
     /// Sessions at the last sweep.
     pub(super) const fn fill(&self) -> MapUse {
-        MapUse { name: maps::SESSIONS, entries: self.accounts.taken, capacity: self.capacity as u64 }
+        MapUse { name: maps::SESSIONS, entries: self.ledger.taken, capacity: self.capacity as u64 }
     }
 }
 

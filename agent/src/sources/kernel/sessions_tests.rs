@@ -62,17 +62,17 @@ impl Kernelside {
 }
 
 /// Sweeps at the full seconds of a range; returns slots of initiations without an answer.
-fn sweep(accounts: &mut Accounts, side: &Kernelside, at: std::ops::RangeInclusive<u64>) -> Vec<u32> {
+fn sweep(ledger: &mut Ledger, side: &Kernelside, at: std::ops::RangeInclusive<u64>) -> Vec<u32> {
     let mut unanswered = Vec::new();
     for second in at {
-        accounts.sweep(side.table(), seconds(second), &mut unanswered);
+        ledger.sweep(side.table(), seconds(second), &mut unanswered);
     }
     unanswered.iter().map(|initiation| initiation.slot).collect()
 }
 
-fn read(accounts: &mut Accounts, side: &Kernelside, kernel: &mut Kernel, at: u64) {
-    accounts.sum_all(side.table(), seconds(at));
-    let _ = accounts.copy(kernel, SLOTS).count();
+fn read(ledger: &mut Ledger, side: &Kernelside, kernel: &mut Kernel, at: u64) {
+    ledger.sum_all(side.table(), seconds(at));
+    let _ = ledger.copy(kernel, SLOTS).count();
 }
 
 fn received_and_lost(kernel: &Kernel, slot: usize) -> (u64, u64) {
@@ -81,121 +81,139 @@ fn received_and_lost(kernel: &Kernel, slot: usize) -> (u64, u64) {
 
 #[test]
 fn what_did_not_come_in_three_seconds_is_lost_and_a_scrape_shows_what_came_at_once() {
-    let (side, mut accounts, mut kernel) = (Kernelside::new(), Accounts::new(SLOTS), Kernel::default());
+    let (side, mut ledger, mut kernel) = (Kernelside::new(), Ledger::new(SLOTS), Kernel::default());
     side.begin(3, 77, ROLE_UNSEEN, 2, seconds(100));
     side.data(3, [0, 1, 4], seconds(100));
-    read(&mut accounts, &side, &mut kernel, 100);
+    read(&mut ledger, &side, &mut kernel, 100);
     assert_eq!(received_and_lost(&kernel, 2), (3, 0));
-    sweep(&mut accounts, &side, 101..=103);
+    sweep(&mut ledger, &side, 101..=103);
     side.data(3, [2], seconds(103));
-    read(&mut accounts, &side, &mut kernel, 103);
+    read(&mut ledger, &side, &mut kernel, 103);
     assert_eq!((received_and_lost(&kernel, 2), kernel.sessions[2].reordered), ((4, 0), 1));
-    sweep(&mut accounts, &side, 104..=104);
-    read(&mut accounts, &side, &mut kernel, 104);
+    sweep(&mut ledger, &side, 104..=104);
+    read(&mut ledger, &side, &mut kernel, 104);
     assert_eq!(received_and_lost(&kernel, 2), (4, 1), "three seconds after it was first seen missing");
     side.data(3, [3], seconds(105));
-    read(&mut accounts, &side, &mut kernel, 105);
+    read(&mut ledger, &side, &mut kernel, 105);
     assert_eq!((received_and_lost(&kernel, 2), kernel.sessions[2].unjudged), ((4, 1), 1));
-    assert_eq!(accounts.taken, 1);
+    assert_eq!(ledger.taken, 1);
 }
 
 #[test]
 fn sweeps_close_together_or_far_apart_do_not_judge_early() {
-    let (side, mut accounts, mut kernel) = (Kernelside::new(), Accounts::new(SLOTS), Kernel::default());
+    let (side, mut ledger, mut kernel) = (Kernelside::new(), Ledger::new(SLOTS), Kernel::default());
     side.begin(0, 1, ROLE_UNSEEN, 1, seconds(100));
     side.data(0, [0, 2], seconds(100));
     for millisecond in 0..2_900 {
-        accounts.sweep(side.table(), seconds(100) + millisecond * 1_000_000, &mut Vec::new());
+        ledger.sweep(side.table(), seconds(100) + millisecond * 1_000_000, &mut Vec::new());
     }
-    read(&mut accounts, &side, &mut kernel, 103);
+    read(&mut ledger, &side, &mut kernel, 103);
     assert_eq!(received_and_lost(&kernel, 1), (2, 0));
-    accounts.sweep(side.table(), seconds(110), &mut Vec::new());
-    read(&mut accounts, &side, &mut kernel, 110);
+    ledger.sweep(side.table(), seconds(110), &mut Vec::new());
+    read(&mut ledger, &side, &mut kernel, 110);
     assert_eq!(received_and_lost(&kernel, 1), (2, 1));
 }
 
 #[test]
 fn what_comes_after_a_session_got_another_owner_is_the_new_owners() {
-    let (side, mut accounts, mut kernel) = (Kernelside::new(), Accounts::new(SLOTS), Kernel::default());
+    let (side, mut ledger, mut kernel) = (Kernelside::new(), Ledger::new(SLOTS), Kernel::default());
     side.begin(0, 1, ROLE_UNSEEN, 0, seconds(100));
     side.data(0, 0..10, seconds(100));
-    sweep(&mut accounts, &side, 101..=101);
+    sweep(&mut ledger, &side, 101..=101);
     side.own(0, 5, ROLE_UNSEEN);
     side.data(0, 10..13, seconds(101));
-    read(&mut accounts, &side, &mut kernel, 101);
+    read(&mut ledger, &side, &mut kernel, 101);
     assert_eq!((received_and_lost(&kernel, 0), received_and_lost(&kernel, 5)), ((10, 0), (3, 0)));
     side.own(0, 1_000, ROLE_UNSEEN);
     side.data(0, 13..14, seconds(101));
-    read(&mut accounts, &side, &mut kernel, 101);
+    read(&mut ledger, &side, &mut kernel, 101);
     assert_eq!(received_and_lost(&kernel, 0), (11, 0), "a slot that does not exist");
 }
 
 #[test]
 fn a_freed_row_is_counted_to_its_end_and_its_next_session_from_its_beginning() {
-    let (side, mut accounts, mut kernel) = (Kernelside::new(), Accounts::new(SLOTS), Kernel::default());
+    let (side, mut ledger, mut kernel) = (Kernelside::new(), Ledger::new(SLOTS), Kernel::default());
     side.begin(0, 1, ROLE_UNSEEN, 1, seconds(100));
     side.data(0, [0, 1, 3], seconds(110));
-    read(&mut accounts, &side, &mut kernel, 110);
+    read(&mut ledger, &side, &mut kernel, 110);
     side.begin(1, 2, ROLE_UNSEEN, 1, seconds(111));
     side.data(1, [0], seconds(111));
     side.data(0, [5], seconds(112));
-    accounts.sweep(side.table(), seconds(143), &mut Vec::new());
+    ledger.sweep(side.table(), seconds(143), &mut Vec::new());
     assert!(!side.is_taken(0) && side.is_taken(1), "silent for 30 s, and followed");
-    read(&mut accounts, &side, &mut kernel, 143);
+    read(&mut ledger, &side, &mut kernel, 143);
     assert_eq!(received_and_lost(&kernel, 1), (5, 2));
 
     side.begin(0, 3, ROLE_UNSEEN, 1, seconds(144));
     side.data(0, [0, 1], seconds(144));
-    read(&mut accounts, &side, &mut kernel, 144);
+    read(&mut ledger, &side, &mut kernel, 144);
     assert_eq!(received_and_lost(&kernel, 1), (7, 2));
-    sweep(&mut accounts, &side, 145..=150);
-    read(&mut accounts, &side, &mut kernel, 150);
+    sweep(&mut ledger, &side, 145..=150);
+    read(&mut ledger, &side, &mut kernel, 150);
     assert_eq!(received_and_lost(&kernel, 1), (7, 2), "nothing of the session before");
-    sweep(&mut accounts, &side, 400..=400);
+    sweep(&mut ledger, &side, 400..=400);
     assert!(!side.is_taken(0) && !side.is_taken(1), "both were rejected long ago");
-    assert!(accounts.known.is_empty());
-    assert_eq!(accounts.taken, 0);
+    assert!(ledger.known.is_empty());
+    assert_eq!(ledger.taken, 0);
 }
 
 #[test]
 fn an_initiation_without_an_answer_is_reported_once_and_its_row_freed() {
-    let (side, mut accounts) = (Kernelside::new(), Accounts::new(SLOTS));
+    let (side, mut ledger) = (Kernelside::new(), Ledger::new(SLOTS));
     side.begin(0, 1, ROLE_INITIATOR, 3, seconds(100));
     side.begin(1, 2, ROLE_INITIATOR, 4, seconds(100));
-    assert_eq!(sweep(&mut accounts, &side, 100..=106), NOBODY);
+    assert_eq!(sweep(&mut ledger, &side, 100..=106), NOBODY);
     side.set(1, offset_of!(Session, answered), 1);
-    assert_eq!(sweep(&mut accounts, &side, 107..=110), [3]);
+    assert_eq!(sweep(&mut ledger, &side, 107..=110), [3]);
     assert!(side.is_taken(0) && side.is_taken(1));
-    assert_eq!(sweep(&mut accounts, &side, 111..=112), NOBODY);
+    assert_eq!(sweep(&mut ledger, &side, 111..=112), NOBODY);
     assert!(!side.is_taken(0) && side.is_taken(1));
     side.begin(0, 9, ROLE_INITIATOR, 3, seconds(112));
-    assert_eq!(sweep(&mut accounts, &side, 113..=130), [3], "another one in the same row");
+    assert_eq!(sweep(&mut ledger, &side, 113..=130), [3], "another one in the same row");
 }
 
 #[test]
 fn a_retired_slot_leaves_its_totals_and_its_sessions_are_nobodys() {
-    let (side, mut accounts, mut kernel) = (Kernelside::new(), Accounts::new(SLOTS), Kernel::default());
+    let (side, mut ledger, mut kernel) = (Kernelside::new(), Ledger::new(SLOTS), Kernel::default());
     side.begin(0, 1, ROLE_UNSEEN, 2, seconds(100));
     side.data(0, 0..10, seconds(100));
-    read(&mut accounts, &side, &mut kernel, 100);
+    read(&mut ledger, &side, &mut kernel, 100);
     side.data(0, 10..12, seconds(100));
-    accounts.retire(side.table(), 2, seconds(101));
+    ledger.retire(side.table(), 2, seconds(101));
     assert_eq!(side.row(0).read().slot, UNATTRIBUTED);
     side.data(0, 12..13, seconds(101));
-    read(&mut accounts, &side, &mut kernel, 101);
+    read(&mut ledger, &side, &mut kernel, 101);
     assert_eq!((received_and_lost(&kernel, 2), kernel.retired_sessions.received), ((0, 0), 12));
     assert_eq!(received_and_lost(&kernel, 0), (1, 0));
 }
 
 #[test]
+fn what_nobody_reads_takes_no_room() {
+    let (side, mut ledger, mut kernel) = (Kernelside::new(), Ledger::new(SLOTS), Kernel::default());
+    for slot in 0..4 {
+        side.begin(slot, slot as u64 + 1, ROLE_UNSEEN, slot as u32, seconds(100));
+    }
+    for second in 100..150 {
+        (0..4).for_each(|way| side.data(way, [second], seconds(second)));
+        sweep(&mut ledger, &side, second..=second);
+    }
+    assert_eq!(ledger.changed.len(), 4);
+    read(&mut ledger, &side, &mut kernel, 150);
+    assert!(ledger.changed.is_empty());
+    side.data(2, [150], seconds(150));
+    read(&mut ledger, &side, &mut kernel, 150);
+    assert_eq!(kernel.sessions[2].received, 51);
+}
+
+#[test]
 fn a_model_of_another_size_gets_every_total() {
-    let (side, mut accounts, mut kernel) = (Kernelside::new(), Accounts::new(SLOTS), Kernel::default());
+    let (side, mut ledger, mut kernel) = (Kernelside::new(), Ledger::new(SLOTS), Kernel::default());
     side.begin(0, 1, ROLE_UNSEEN, 2, seconds(100));
     side.data(0, 0..10, seconds(100));
-    read(&mut accounts, &side, &mut kernel, 100);
-    let _ = accounts.copy(&mut kernel, 2).count();
+    read(&mut ledger, &side, &mut kernel, 100);
+    let _ = ledger.copy(&mut kernel, 2).count();
     assert_eq!(kernel.sessions.len(), 2, "what has no row is left out");
-    let _ = accounts.copy(&mut kernel, SLOTS).count();
+    let _ = ledger.copy(&mut kernel, SLOTS).count();
     assert_eq!(received_and_lost(&kernel, 2), (10, 0));
 }
 
@@ -223,7 +241,7 @@ proptest! {
     /// Whatever happens: everything received is in the totals exactly once, and no total over all slots goes back.
     #[test]
     fn nothing_is_counted_twice_or_forgotten(steps in prop::collection::vec(step(), 0..80)) {
-        let (side, mut accounts, mut kernel) = (Kernelside::new(), Accounts::new(SLOTS), Kernel::default());
+        let (side, mut ledger, mut kernel) = (Kernelside::new(), Ledger::new(SLOTS), Kernel::default());
         let (mut now, mut index, mut sent) = (100, 0, 0);
         let mut next = [0; SESSION_WAYS];
         let mut before = (0, 0);
@@ -240,14 +258,14 @@ proptest! {
                     sent += 1;
                 }
                 Step::Own(way, slot) if side.is_taken(way) => side.own(way, slot, ROLE_UNSEEN),
-                Step::Retire(slot) => accounts.retire(side.table(), slot, seconds(now)),
+                Step::Retire(slot) => ledger.retire(side.table(), slot, seconds(now)),
                 Step::Pass(pause) => {
                     now += pause;
-                    accounts.sweep(side.table(), seconds(now), &mut Vec::new());
+                    ledger.sweep(side.table(), seconds(now), &mut Vec::new());
                 }
                 _ => {}
             }
-            read(&mut accounts, &side, &mut kernel, now);
+            read(&mut ledger, &side, &mut kernel, now);
             let mut all = kernel.retired_sessions;
             kernel.sessions.iter().for_each(|totals| add(&mut all, totals));
             prop_assert_eq!(all.received, sent);
