@@ -21,7 +21,7 @@ use super::{
     atomic::add,
     attribution::Family as _,
     endpoints::{self, fingerprint},
-    forget::through,
+    forget::{forgotten, through},
     health,
     maps::{CONTROL, EndpointWords, HAS_LOOP, PEER_UNDERLAY, SHARDS, WALK},
     messages, sessions,
@@ -90,7 +90,9 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
     // SAFETY: this CPU's row, which nobody else uses until the program ends.
     let walk = unsafe { &mut *walk };
     // Field by field: built on the stack, it would take a third of that.
-    walk.endpoint = [0; 3];
+    // Were it known to be a constant, a function would be called that sets memory byte by byte.
+    let zero = forgotten(0);
+    walk.endpoint = [zero; 3];
     walk.is_v6 = is_v6;
     walk.headers = headers;
     read_addresses::<DIRECTION>(skb, offset, walk);
@@ -104,10 +106,10 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
     walk.size = if size == 0 { end.saturating_sub(walk.at) } else { size };
     walk.row = sessions::NONE;
     walk.skbs = 1;
-    walk.packets = 0;
-    walk.bytes = 0;
-    walk.data = 0;
-    walk.others = 0;
+    walk.packets = zero as u32;
+    walk.bytes = zero as u32;
+    walk.data = zero as u32;
+    walk.others = zero as u32;
     segment::<DIRECTION>(skb, walk);
     if walk.at < walk.end {
         if DIRECTION == TRANSMIT && walk.data != 0 {
