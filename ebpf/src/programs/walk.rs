@@ -31,7 +31,7 @@ use super::{
 /// The kernel joins at most 64 datagrams (`UDP_GRO_CNT_MAX`) and splits into at most 128 (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: u32 = 128;
 /// The same where there is no `bpf_loop`: the verifier would follow each message anew.
-const SEGMENTS_WITHOUT_LOOP: u32 = 8;
+const SEGMENTS_WITHOUT_LOOP: u32 = 4;
 /// For kernels that send the last segment wrongly, tailscaled appends one of a single byte, which is no message.
 const SHORTEST: u32 = 2;
 
