@@ -178,7 +178,7 @@ pub(super) fn begin(index: u32, role: u32, slot: u32, endpoint: u64, now: u64) -
 
 /// Takes in a transport message that came from `endpoint`, which belongs to `slot` as far as known. Returns the slot of
 /// the session.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn receive(row: u32, counter: u64, slot: u32, endpoint: u64) -> u32 {
     let Some(session) = SESSIONS.get_ptr_mut(row) else { return slot };
     let window = windows::current();

@@ -36,7 +36,7 @@ pub(super) fn pass<const DIRECTION: u32>(single: &Single) {
     if DIRECTION == RECEIVE {
         slot = follow(single, slot, hash);
     }
-    add_to::<DIRECTION>(slot, single.path, [1, single.bytes, 1, 1]);
+    add_to::<DIRECTION>(slot, single.path, single.bytes, 1, 0);
 }
 
 /// The slot of the peer, which the session may know better than the endpoint.
@@ -57,9 +57,9 @@ fn follow(single: &Single, slot: u32, hash: u64) -> u32 {
     owner
 }
 
-/// Adds packets, bytes, skbs and transport messages to a peer's row.
+/// Adds bytes of transport messages and other packets to a peer's row.
 #[inline(always)]
-pub(super) fn add_to<const DIRECTION: u32>(slot: u32, path: u32, [packets, bytes, skbs, data]: [u32; 4]) {
+pub(super) fn add_to<const DIRECTION: u32>(slot: u32, path: u32, bytes: u32, data: u32, others: u32) {
     let shards = SHARDS.load();
     // SAFETY: the helper has no precondition.
     let shard = unsafe { bpf_get_smp_processor_id() } & (shards - 1);
@@ -67,9 +67,10 @@ pub(super) fn add_to<const DIRECTION: u32>(slot: u32, path: u32, [packets, bytes
     // SAFETY: a row of the map; the mask keeps the path within bounds.
     unsafe {
         let counters = addr_of_mut!((*line).path).cast::<PathCounters>().add(path as usize & 3);
-        add(addr_of_mut!((*counters).wire.packets), u64::from(packets));
-        add(addr_of_mut!((*counters).wire.bytes), u64::from(bytes));
-        add(addr_of_mut!((*counters).skbs), u64::from(skbs));
+        add(addr_of_mut!((*counters).bytes), u64::from(bytes));
         add(addr_of_mut!((*counters).data), u64::from(data));
+        if others != 0 {
+            add(addr_of_mut!((*counters).others), u64::from(others));
+        }
     }
 }

@@ -7,9 +7,9 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_get_smp_processor_id};
 use tailgauge_ebpf::{
     layout::{
-        CLASS_LOCAL, Carried, ETHERNET_HEADER, KIND_FORWARDED, KIND_TAILSCALED, MARK_FORWARDED, MARK_MASK,
-        MARK_TAILSCALED, PORT_WORDS, Ports, RECEIVE, TRANSMIT, UNDERLAY_DEVICES, Underlay, UnderlayDevice,
-        line_index,
+        CLASS_LOCAL, Carried, ETHERNET_HEADER, KIND_FORWARDED, KIND_TAILSCALED, Kind, MARK_FORWARDED,
+        MARK_MASK, MARK_TAILSCALED, PORT_WORDS, Ports, RECEIVE, TRANSMIT, UNDERLAY_DEVICES, Underlay,
+        UnderlayDevice, line_index,
     },
     message::KEEPALIVE,
     packet::{IPV4_HEADER, IPV6_HEADER, Packet, Source, Transport, UDP_HEADER, V4, V6, segments, version},
@@ -239,23 +239,22 @@ fn linear_at<const DIRECTION: u32, A: Family, const IP: usize, const PAYLOAD: us
     if found == FOREIGN || unsafe { (*skb).gso_size } != 0 {
         return found;
     }
-    match linear.fixed::<PAYLOAD, 16>() {
-        Some([4, 0, 0, 0, i0, i1, i2, i3, counter @ ..]) if linear.length() >= PAYLOAD as u32 + KEEPALIVE => {
-            let [a, b, c, d] = ports;
-            let (address, port) =
-                if DIRECTION == RECEIVE { (packet.source, [a, b]) } else { (packet.destination, [c, d]) };
-            let [high, low] = address.mapped();
-            pass::<DIRECTION>(&Single {
-                endpoint: [high, low, u64::from(u16::from_ne_bytes(port))],
-                counter: u64::from_le_bytes(counter),
-                index: u32::from_le_bytes([i0, i1, i2, i3]),
-                bytes: linear.length(),
-                path: u32::from(A::BITS == V6::BITS),
-            });
-            found | PASSED
-        }
-        _ => found,
+    let Some([first, counter]) = linear.words::<PAYLOAD>() else { return found };
+    if u64::from_le(first) as u32 != Kind::Data as u32 || linear.length() < PAYLOAD as u32 + KEEPALIVE {
+        return found;
     }
+    let [a, b, c, d] = ports;
+    let (address, port) =
+        if DIRECTION == RECEIVE { (packet.source, [a, b]) } else { (packet.destination, [c, d]) };
+    let [high, low] = address.mapped();
+    pass::<DIRECTION>(&Single {
+        endpoint: [high, low, u64::from(u16::from_ne_bytes(port))],
+        counter: u64::from_le(counter),
+        index: (u64::from_le(first) >> 32) as u32,
+        bytes: linear.length(),
+        path: u32::from(A::BITS == V6::BITS),
+    });
+    found | PASSED
 }
 
 /// Any other packet.

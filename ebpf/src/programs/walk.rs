@@ -56,7 +56,6 @@ pub(super) struct Walk {
     index: u32,
     row: u32,
     /// Not counted yet.
-    skbs: u32,
     packets: u32,
     bytes: u32,
     data: u32,
@@ -100,12 +99,11 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
     walk.end = end;
     walk.size = if size == 0 { end.saturating_sub(walk.at) } else { size };
     walk.row = sessions::NONE;
-    walk.skbs = 1;
     walk.packets = zero as u32;
     walk.bytes = zero as u32;
     walk.data = zero as u32;
     walk.others = zero as u32;
-    segment::<DIRECTION>(skb, walk);
+    first_segment::<DIRECTION>(skb, walk);
     if walk.at < walk.end {
         if DIRECTION == TRANSMIT && walk.data != 0 {
             rest_is_data(walk);
@@ -176,7 +174,7 @@ fn walk_rest<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
             if walk.at >= walk.end {
                 return;
             }
-            segment::<DIRECTION>(skb, walk);
+            first_segment::<DIRECTION>(skb, walk);
         }
     } else {
         let mut step = Step { skb, walk };
@@ -213,16 +211,22 @@ unsafe extern "C" fn next_segment<const DIRECTION: u32>(_place: u32, step: *mut 
     0
 }
 
-/// One message.
+/// One message, where a call matters less than another copy of the program.
 #[inline(never)]
+fn first_segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
+    segment::<DIRECTION>(skb, walk);
+}
+
+/// One message.
+#[inline(always)]
 fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
     let at = walk.at;
     let length = walk.size.min(walk.end.saturating_sub(at));
     let relay = (walk.endpoint[2] >> 32) as u32;
-    let mut head = MaybeUninit::<[u8; HEAD]>::uninit();
+    let mut head = MaybeUninit::<[u64; HEAD / 8]>::uninit();
     let message = if length >= HEAD as u32 && load(skb, at, &mut head) {
         // SAFETY: written by the helper.
-        message::read_transport(unsafe { head.assume_init_ref() }, length)
+        message::read_transport(unsafe { head.assume_init() }.map(u64::from_le), length)
     } else {
         Transport { relay, ..Transport::default() }
     };
@@ -282,7 +286,7 @@ fn change_relay<const DIRECTION: u32>(walk: &mut Walk, relay: u32) {
 fn count<const DIRECTION: u32>(walk: &mut Walk) {
     if walk.packets != 0 {
         let path = (walk.is_v6 & 1) + 2 * u32::from(walk.endpoint[2] >> 32 != 0);
-        add_to::<DIRECTION>(walk.slot, path, [walk.packets, walk.bytes, walk.skbs, walk.data]);
+        add_to::<DIRECTION>(walk.slot, path, walk.bytes, walk.data, walk.packets - walk.data);
     }
-    (walk.skbs, walk.packets, walk.bytes, walk.data) = (0, 0, 0, 0);
+    (walk.packets, walk.bytes, walk.data) = (0, 0, 0);
 }

@@ -149,7 +149,7 @@ fn without_bpf_loop_what_is_not_read_is_not_judged() {
     pass_joined(&programs, RECEIVE, sockets(false).0, &joined);
     assert_eq!(programs.health().unwrap().messages_unread, 26);
     let line = programs.peer_underlay(2, RECEIVE).unwrap();
-    assert_eq!((line.path[0].wire.packets, line.path[0].data), (30, 4));
+    assert_eq!((line.path[0].packets(), line.path[0].data), (30, 4));
     arrive(&programs, (31..40).chain(200..3000));
     let [received, reordered, duplicated, lost, unjudged] = account(&programs);
     assert_eq!((received, reordered, duplicated, unjudged), (4 + 9 + 2800, 0, 0, 0));
