@@ -302,5 +302,7 @@ fn count<const DIRECTION: u32>(walk: &mut Walk) {
         add(addr_of_mut!((*counters).skbs), u64::from(walk.skbs));
         add(addr_of_mut!((*counters).data), u64::from(walk.data));
     }
-    (walk.skbs, walk.packets, walk.bytes, walk.data) = (0, 0, 0, 0);
+    // As in `follow`.
+    let zero = forgotten(0) as u32;
+    (walk.skbs, walk.packets, walk.bytes, walk.data) = (zero, zero, zero, zero);
 }
