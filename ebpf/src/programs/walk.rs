@@ -31,7 +31,7 @@ use super::{
 /// The kernel joins at most 64 datagrams (`UDP_GRO_CNT_MAX`) and splits into at most 128 (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: u32 = 128;
 /// The same where there is no `bpf_loop`: the verifier would follow each message anew.
-const SEGMENTS_WITHOUT_LOOP: u32 = 8;
+const SEGMENTS_WITHOUT_LOOP: u32 = 4;
 /// For kernels that send the last segment wrongly, tailscaled appends one of a single byte, which is no message.
 const SHORTEST: u32 = 2;
 
@@ -89,9 +89,9 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
     let Some(walk) = WALK.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's row, which nobody else uses until the program ends.
     let walk = unsafe { &mut *walk };
+    // Field by field: built on the stack, it would take a third of that.
     // Were it known to be a constant, a function would be called that sets memory byte by byte.
     let zero = forgotten(0);
-    // Field by field: built on the stack, it would take a third of that.
     walk.endpoint = [zero; 3];
     walk.is_v6 = is_v6;
     walk.headers = headers;
