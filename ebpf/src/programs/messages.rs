@@ -153,18 +153,26 @@ unsafe fn complete(peer: *mut WireGuard, walk: &Walk, index: u32, now: u64) {
             addr_of_mut!((*peer).initiated_at).write_volatile(0);
         }
         if let Some(session) = SESSIONS.get_ptr_mut(row)
-            && (*session).role == ROLE_INITIATOR
-            && compare_exchange(addr_of_mut!((*session).answered), 0, 1) == 0
-            && (*session).endpoint == walk.hash
+            && (*session).role != ROLE_RESPONDER
         {
-            add(addr_of_mut!((*peer).completed).cast::<u64>().add(ROLE_INITIATOR as usize - 1), 1);
-            record(addr_of_mut!((*peer).handshake), now.wrapping_sub((*session).started_at));
-            return;
+            if compare_exchange(addr_of_mut!((*session).answered), 0, 1) != 0 {
+                // The same answer once more.
+                return;
+            }
+            if (*session).role == ROLE_INITIATOR && (*session).endpoint == walk.hash {
+                add(addr_of_mut!((*peer).completed).cast::<u64>().add(ROLE_INITIATOR as usize - 1), 1);
+                record(addr_of_mut!((*peer).handshake), now.wrapping_sub((*session).started_at));
+                return;
+            }
         }
         add(addr_of_mut!((*peer).unpaired_responses), 1);
     }
     if row == sessions::NONE && walk.slot != UNATTRIBUTED {
-        sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now);
+        let row = sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now);
+        if let Some(session) = SESSIONS.get_ptr_mut(row) {
+            // SAFETY: a row of the map.
+            unsafe { addr_of_mut!((*session).answered).write_volatile(1) };
+        }
     }
 }
 

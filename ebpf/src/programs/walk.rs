@@ -1,30 +1,26 @@
 //! Walks the messages of a datagram between tailscaled and the world; coalesced by GRO, it holds up to [`MAX_SEGMENTS`]
 //! of them. Data is counted on the way; the one message that is no data, usually the last, is left to `messages`.
 
-use core::{
-    ffi::c_void,
-    mem::MaybeUninit,
-    ptr::{self, addr_of_mut},
-};
+use core::{ffi::c_void, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_get_smp_processor_id, bpf_loop, bpf_skb_load_bytes},
+    helpers::{bpf_loop, bpf_skb_load_bytes},
 };
 use tailgauge_ebpf::{
-    layout::{PathCounters, RECEIVE, ROLE_UNSEEN, TRANSMIT, UNATTRIBUTED, line_index},
+    layout::{RECEIVE, ROLE_UNSEEN, TRANSMIT, UNATTRIBUTED},
     message::{self, HEAD, KEEPALIVE, Transport},
     packet::{UDP_HEADER, V4},
 };
 
 use super::{
-    atomic::add,
     attribution::Family as _,
     endpoints::{self, fingerprint},
     forget::{forgotten, through},
     health,
-    maps::{CONTROL, EndpointWords, HAS_LOOP, PEER_UNDERLAY, SHARDS, WALK},
+    maps::{CONTROL, EndpointWords, HAS_LOOP, WALK},
     messages, sessions,
+    single::add_to,
     tcp::now,
 };
 
@@ -68,7 +64,6 @@ pub(super) struct Walk {
     others: u32,
     pub(super) other_at: u32,
     pub(super) other_length: u32,
-    scratch: u32,
 }
 
 /// Where the addresses of an IPv4 header are.
@@ -252,18 +247,18 @@ fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
 /// A transport message that arrived.
 #[inline(always)]
 fn data(walk: &mut Walk, index: u32, counter: u64) {
-    let mut row = walk.row;
-    if row == sessions::NONE || walk.index != index {
-        walk.index = index;
-        row = through(&mut walk.row, sessions::find(index));
-        if row == sessions::NONE {
-            if walk.slot == UNATTRIBUTED {
-                return;
-            }
-            row = through(&mut walk.row, sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now()));
-        }
+    if walk.row != sessions::NONE && walk.index == index {
+        return sessions::receive_next(walk.row, counter);
     }
-    let slot = sessions::receive(row, counter, walk.slot, walk.hash, &mut walk.scratch);
+    walk.index = index;
+    let mut row = through(&mut walk.row, sessions::find(index));
+    if row == sessions::NONE {
+        if walk.slot == UNATTRIBUTED {
+            return;
+        }
+        row = through(&mut walk.row, sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now()));
+    }
+    let slot = sessions::receive(row, counter, walk.slot, walk.hash);
     if slot != walk.slot {
         // The session proves who has moved to this endpoint.
         endpoints::learn(&walk.endpoint, slot);
@@ -285,22 +280,9 @@ fn change_relay<const DIRECTION: u32>(walk: &mut Walk, relay: u32) {
 /// Adds what was walked since the last time to the peer's row.
 #[inline(never)]
 fn count<const DIRECTION: u32>(walk: &mut Walk) {
-    if walk.packets == 0 {
-        return;
-    }
-    let shards = SHARDS.load();
-    // SAFETY: the helper has no precondition.
-    let shard = unsafe { bpf_get_smp_processor_id() } & (shards - 1);
-    let index = line_index(walk.slot, shard, shards, DIRECTION);
-    let Some(line) = PEER_UNDERLAY.get_ptr_mut(index) else { return };
-    let path = (walk.is_v6 & 1) as usize + 2 * usize::from(walk.endpoint[2] >> 32 != 0);
-    // SAFETY: a row of the map; the path is within bounds, which the verifier checks too.
-    unsafe {
-        let counters = addr_of_mut!((*line).path).cast::<PathCounters>().add(path);
-        add(addr_of_mut!((*counters).wire.packets), u64::from(walk.packets));
-        add(addr_of_mut!((*counters).wire.bytes), u64::from(walk.bytes));
-        add(addr_of_mut!((*counters).skbs), u64::from(walk.skbs));
-        add(addr_of_mut!((*counters).data), u64::from(walk.data));
+    if walk.packets != 0 {
+        let path = (walk.is_v6 & 1) + 2 * u32::from(walk.endpoint[2] >> 32 != 0);
+        add_to::<DIRECTION>(walk.slot, path, [walk.packets, walk.bytes, walk.skbs, walk.data]);
     }
     // As in `follow`.
     let zero = forgotten(0) as u32;

@@ -94,13 +94,15 @@ fn a_handshake_is_timed_from_the_initiation_to_the_response_from_the_same_endpoi
     // A copy of the response says nothing new.
     pass(&programs, RECEIVE, &response(0x9999, 0x1111));
     let peer = programs.wireguard(PEER).unwrap();
-    assert_eq!((peer.handshake.count, peer.completed, peer.unpaired_responses), (1, [1, 0], 1));
+    assert_eq!((peer.handshake.count, peer.completed, peer.unpaired_responses), (1, [1, 0], 0));
 }
 
 #[test]
 fn a_response_whose_initiation_went_another_way_is_never_timed() {
     let Some(mut programs) = with_peer("response by itself") else { return };
     pass(&programs, RECEIVE, &response(0x9999, 0x2222));
+    pass(&programs, RECEIVE, &response(0x9999, 0x2222));
+    assert_eq!(programs.wireguard(PEER).unwrap().unpaired_responses, 1, "a copy says nothing new");
     let elsewhere: SocketAddr = "198.51.100.7:4000".parse().unwrap();
     programs.add_endpoint(elsewhere, None, PEER).unwrap();
     pass(&programs, TRANSMIT, &initiation(0x3333));
