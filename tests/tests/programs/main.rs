@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop the test")]
 
 mod attribution;
+mod capture;
 mod connections;
 mod counting;
 mod flow;
 mod handshakes;
 mod inner;
 mod messages;
+#[path = "../../../ebpf/tests/support/pcap.rs"]
+mod pcap;
 mod sessions;
 mod underlay;
 mod windows;
