@@ -7,12 +7,17 @@ mod capture;
 mod connections;
 mod counting;
 mod flow;
+#[path = "../../../ebpf/tests/support/formats.rs"]
+mod formats;
 mod handshakes;
 mod inner;
 mod messages;
 #[path = "../../../ebpf/tests/support/pcap.rs"]
 mod pcap;
+#[path = "../../../ebpf/tests/fuzz/random.rs"]
+mod random;
 mod sessions;
+mod spoilt;
 mod underlay;
 mod windows;
 
