@@ -14,6 +14,9 @@ const TRIES: u32 = 4;
 /// No session gets this far: it ends after 180 s (`REJECT_AFTER_TIME`). Blocks of lower counters fit into their word.
 const TOO_HIGH: u64 = 1 << 32;
 
+/// More cannot get lost while a session is followed: that is ten million a second.
+const TOO_MANY: u64 = 1 << 25;
+
 /// The words of a session that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
@@ -118,7 +121,8 @@ fn advance<M: Memory>(session: &M, counter: u64, next: u64, continuous: bool) {
     if counter == next && see(session, counter) == Seen::First {
         return;
     }
-    if (counter == next || continuous) && open(session, counter, next) {
+    let is_judged = continuous && counter - next < TOO_MANY;
+    if (counter == next || is_judged) && open(session, counter, next) {
         see(session, counter);
     } else {
         skip(session, counter, next);

@@ -287,6 +287,8 @@ fn count<const DIRECTION: u32>(walk: &mut Walk) {
     if walk.packets != 0 {
         let path = (walk.is_v6 & 1) + 2 * u32::from(walk.endpoint[2] >> 32 != 0);
         add_to::<DIRECTION>(walk.slot, path, walk.bytes, walk.data, walk.packets - walk.data);
+        // As in `follow`.
+        let zero = forgotten(0) as u32;
+        (walk.packets, walk.bytes, walk.data) = (zero, zero, zero);
     }
-    (walk.packets, walk.bytes, walk.data) = (0, 0, 0);
 }

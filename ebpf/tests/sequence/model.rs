@@ -9,6 +9,8 @@ use crate::memory::{BLOCKS_WITHOUT_LOOP, Counts};
 
 /// A counter like this is none of a session, which lives for three minutes.
 pub const ABSURD: u64 = 1 << 32;
+/// So many messages do not get lost between two that come within 3 s.
+const TOO_MANY: u64 = 1 << 25;
 
 /// What was received, counter by counter.
 #[derive(Debug)]
@@ -43,7 +45,8 @@ impl Model {
             self.late(counter);
         } else {
             let blocks = counter / BLOCK - self.next / BLOCK + 1;
-            if continuous && (self.has_loop || blocks <= BLOCKS_WITHOUT_LOOP) {
+            let few = counter - self.next < TOO_MANY;
+            if continuous && few && (self.has_loop || blocks <= BLOCKS_WITHOUT_LOOP) {
                 self.missing += counter - self.next;
             } else if counter > self.next {
                 self.void.push(self.next..counter);

@@ -3,13 +3,21 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop the test")]
 
 mod attribution;
+mod capture;
 mod connections;
 mod counting;
 mod flow;
+#[path = "../../../ebpf/tests/support/formats.rs"]
+mod formats;
 mod handshakes;
 mod inner;
 mod messages;
+#[path = "../../../ebpf/tests/support/pcap.rs"]
+mod pcap;
+#[path = "../../../ebpf/tests/fuzz/random.rs"]
+mod random;
 mod sessions;
+mod spoilt;
 mod underlay;
 mod windows;
 

@@ -20,7 +20,7 @@ use tailgauge_testbed::underlay::packets::{super_packet, udp_packet};
 use crate::underlay::{frame, programs_of, sockets};
 
 /// The peer at the usual endpoint.
-const PEER: u32 = 2;
+pub(crate) const PEER: u32 = 2;
 
 /// Programs with one known peer, at `sockets(false)` and `sockets(true)`.
 pub(crate) fn with_peer(test: &str) -> Option<Programs> {

@@ -1,18 +1,20 @@
 //! What WireGuard data costs on the underlay. A test run repeats the same bytes, but a counter that came before takes
 //! another way through the program: `advance` of the baseline counts the messages on in the packet before each run, and
-//! what it costs together with the empty classifier is taken off. That every message counted as received is looked at
-//! in the end.
+//! what it costs together with the empty classifier is taken off. In the end, every message must have been counted as
+//! received, and none as a duplicate.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tailgauge_ebpf::layout::{MARK_TAILSCALED, RECEIVE, SESSION_WAYS, TRANSMIT, session_set};
-use tailgauge_testbed::programs::{Context, Programs, Sizes};
+use tailgauge_ebpf::layout::{
+    MARK_TAILSCALED, PATH_DIRECT_IPV4, RECEIVE, SESSION_WAYS, TRANSMIT, session_set,
+};
+use tailgauge_testbed::programs::{BOTH, Context, Programs, Sizes};
 use tailgauge_testbed::underlay::disco::{self, DiscoKey};
 use tailgauge_testbed::underlay::{messages, packets};
 
 use super::subjects::{Baseline, Foreign};
-use super::underlay::{frame, programs, sockets};
+use super::underlay::{SLOT, frame, programs, sockets};
 use super::{COUNTING, FLAT, REPEAT, UDP, once, packet, peer_address};
 use crate::table::{Row, Spread, digits};
 
@@ -86,17 +88,29 @@ impl Stream {
         (median(samples) - median(&self.base)) / self.messages as f64
     }
 
-    /// What was measured was what was meant.
+    /// What was measured was what was meant: every message of a session was another one.
     fn check(&self, programs: &Programs) -> Result<(), Box<dyn Error>> {
-        if self.direction == TRANSMIT {
-            return Ok(());
-        }
-        let session = programs.session(self.index)?.ok_or("the session was not followed")?;
-        if (session.received, session.duplicated, session.lost) != (self.next, 0, 0) {
-            return Err(format!("of {} messages, {} were received", self.next, session.received).into());
+        if self.direction == RECEIVE {
+            let session = programs.session(self.index)?.ok_or("the session was not followed")?;
+            if (session.received, session.duplicated, session.lost) != (self.next, 0, 0) {
+                return Err(format!("of {} messages, {} were received", self.next, session.received).into());
+            }
         }
         Ok(())
     }
+}
+
+/// The peer was credited with all that `streams` sent.
+fn check_peer(programs: &Programs, streams: &[Stream]) -> Result<(), Box<dyn Error>> {
+    for direction in BOTH {
+        let sent: u64 =
+            streams.iter().filter(|stream| stream.direction == direction).map(|stream| stream.next).sum();
+        let counted = programs.peer_underlay(SLOT, direction)?.path[PATH_DIRECT_IPV4].data;
+        if counted != sent {
+            return Err(format!("of {sent} messages, {counted} were counted").into());
+        }
+    }
+    Ok(())
 }
 
 pub fn measure(
@@ -125,7 +139,9 @@ pub fn measure(
         among_many.sample(baseline, &crowded, None)?;
     }
     streams.iter().try_for_each(|stream| stream.check(&quiet))?;
+    check_peer(&quiet, &streams)?;
     among_many.check(&crowded)?;
+    check_peer(&crowded, std::slice::from_ref(&among_many))?;
 
     let minimal = Spread::of(minimal).median - Spread::of(empty).median;
     let mut rows = Vec::new();
@@ -172,6 +188,9 @@ fn fill(programs: &mut Programs, stream: &Stream) -> Result<(), Box<dyn Error>> 
         if taken[set] < SESSION_WAYS - usize::from(set == last) {
             let initiation = packets::udp_packet(own, far, &messages::initiation(index));
             programs.run_underlay(TRANSMIT, &frame(&initiation), marked, 1)?;
+            if programs.session(index)?.is_none() {
+                return Err(format!("session {index} was not followed").into());
+            }
             taken[set] += 1;
         }
     }
