@@ -10,7 +10,7 @@ use core::mem::offset_of;
 use crate::layout::{BLOCK, SESSION_BLOCKS, Session};
 
 /// Tries against other writers of the same word.
-const TRIES: u32 = 4;
+const TRIES: u32 = 3;
 /// No session gets this far: it ends after 180 s (`REJECT_AFTER_TIME`). Blocks of lower counters fit into their word.
 const TOO_HIGH: u64 = 1 << 32;
 
@@ -170,10 +170,18 @@ fn skip<M: Memory>(session: &M, counter: u64, next: u64) {
 /// Gives a block its word of the ring. What is missing of the block that had it is lost.
 #[inline(always)]
 pub fn open_block<M: Memory>(session: &M, block: u64) {
-    let before = session.block(block);
-    if tag(before) <= block && session.exchange_block(block, before, word(block, 0)) == before && before != 0
-    {
-        session.add(Field::Lost, u64::from((!(before as u32)).count_ones()));
+    for _ in 0..TRIES {
+        let before = session.block(block);
+        if tag(before) > block {
+            return;
+        }
+        if session.exchange_block(block, before, word(block, 0)) == before {
+            if before != 0 {
+                session.add(Field::Lost, u64::from((!(before as u32)).count_ones()));
+            }
+            return;
+        }
+        // A message of the block that goes came at the last moment.
     }
 }
 
