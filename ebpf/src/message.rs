@@ -88,23 +88,34 @@ pub struct Transport {
     pub counter: u64,
 }
 
-/// Reads as much as [`Transport`] holds.
+/// Reads as much as [`Transport`] holds from the first bytes as little-endian words, which is faster.
 #[inline(always)]
 #[must_use]
-pub fn read_transport(head: &[u8; HEAD], length: u32) -> Transport {
-    let relay = relay(head);
-    let [words @ .., _, _, _, _, _, _, _, _] = *head;
-    let [_, _, _, _, _, _, _, _, relayed @ ..] = *head;
-    let (inner, length) =
-        if relay == 0 { (words, length) } else { (relayed, length.saturating_sub(RELAY_HEADER)) };
-    let [t0, t1, t2, t3, a0, a1, a2, a3, b0, b1, b2, b3, b4, b5, b6, b7] = inner;
-    let is_wireguard = relay == 0 || head[3] == RELAYED_WIREGUARD[1];
-    let is_data = [t0, t1, t2, t3] == [4, 0, 0, 0] && length >= KEEPALIVE && is_wireguard;
+pub fn read_transport(head: [u64; HEAD / 8], length: u32) -> Transport {
+    /// Version, flags and reserved byte; and the protocol.
+    const FIXED: u64 = 0xff00_0000_0000_3fc0;
+    const PROTOCOL: u64 = 0xffff_0000;
+    const WIREGUARD: u64 = u16::from_le_bytes(RELAYED_WIREGUARD) as u64;
+    const DISCO: u64 = u16::from_le_bytes(RELAYED_DISCO) as u64;
+    let [first, second, third] = head;
+    let protocol = (first & PROTOCOL) >> 16;
+    if first & FIXED != 0 || protocol != WIREGUARD && protocol != DISCO {
+        let is_data = first as u32 == Kind::Data as u32 && length >= KEEPALIVE;
+        return Transport {
+            relay: 0,
+            is_data: u32::from(is_data),
+            receiver: (first >> 32) as u32,
+            counter: second,
+        };
+    }
+    let network = ((first >> 32) as u32).swap_bytes() >> 8;
+    let is_data =
+        second as u32 == Kind::Data as u32 && length >= KEEPALIVE + RELAY_HEADER && protocol == WIREGUARD;
     Transport {
-        relay,
+        relay: network + 1,
         is_data: u32::from(is_data),
-        receiver: u32::from_le_bytes([a0, a1, a2, a3]),
-        counter: u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
+        receiver: (second >> 32) as u32,
+        counter: third,
     }
 }
 

@@ -3,7 +3,7 @@
 use tailgauge::model::kernel::{Kernel, SessionTotals};
 use tailgauge_ebpf::histogram::Histogram;
 use tailgauge_ebpf::layout::{
-    Messages, PATH_DIRECT_IPV4, PATH_PEER_RELAY_IPV6, PathCounters, PeerUnderlayLine, Wire, WireGuard,
+    Messages, PATH_DIRECT_IPV4, PATH_PEER_RELAY_IPV6, PathCounters, PeerUnderlayLine, WireGuard,
 };
 
 use super::model::histogram;
@@ -11,11 +11,7 @@ use super::model::histogram;
 /// Peer 1 was reached by two paths, one of them one way only, and had handshakes; peer 2 had disco alone; of peer 3
 /// nothing was seen.
 pub(super) fn fill(kernel: &mut Kernel) {
-    let path = |start| PathCounters {
-        wire: Wire { packets: start, bytes: start + 1 },
-        skbs: start + 2,
-        data: start + 3,
-    };
+    let path = |start: u64| PathCounters { bytes: start + 1, data: start - 3, others: 3, spare: 0 };
     let mut lines = [PeerUnderlayLine::default(); 2];
     lines[0].path[PATH_DIRECT_IPV4] = path(300);
     lines[1].path[PATH_DIRECT_IPV4] = path(400);

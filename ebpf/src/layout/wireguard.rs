@@ -1,6 +1,5 @@
 //! Layout of what is known of the tunnel's own messages: WireGuard, disco and STUN on the underlay.
 
-use super::Wire;
 use crate::histogram::Histogram;
 
 /// Paths index [`PeerUnderlayLine::path`], in tailscaled's words: `direct_ipv4`.
@@ -43,12 +42,22 @@ pub const ROLES: usize = 2;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathCounters {
-    /// As they were sent one by one, layer 3 and up.
-    pub wire: Wire,
-    /// Super-packets count as one.
-    pub skbs: u64,
-    /// WireGuard transport messages (type 4), keepalives included.
+    /// Bytes of all packets as they were sent one by one, layer 3 and up.
+    pub bytes: u64,
+    /// Packets that are WireGuard transport messages (type 4), keepalives included.
     pub data: u64,
+    /// All other packets.
+    pub others: u64,
+    /// Not used.
+    pub spare: u64,
+}
+
+impl PathCounters {
+    /// Packets as they were sent one by one.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.data + self.others
+    }
 }
 
 /// UDP between tailscaled and a peer; one slot, shard and direction. Index of the row: as for [`super::Line`].

@@ -15,6 +15,7 @@ mod histogram;
 mod maps;
 mod messages;
 mod sessions;
+mod single;
 mod skb;
 mod tcp;
 mod tunnel;

@@ -17,7 +17,6 @@ use tailgauge_ebpf::{
 
 use super::{
     atomic::{add, compare_exchange},
-    forget::through,
     health,
     maps::{HAS_LOOP, SESSION_SETS, SESSIONS, SETS, WIREGUARD},
     windows,
@@ -178,16 +177,16 @@ pub(super) fn begin(index: u32, role: u32, slot: u32, endpoint: u64, now: u64) -
 }
 
 /// Takes in a transport message that came from `endpoint`, which belongs to `slot` as far as known. Returns the slot of
-/// the session. `scratch` lies in a map.
+/// the session.
 #[inline(always)]
-pub(super) fn receive(row: u32, counter: u64, slot: u32, endpoint: u64, scratch: &mut u32) -> u32 {
+pub(super) fn receive(row: u32, counter: u64, slot: u32, endpoint: u64) -> u32 {
     let Some(session) = SESSIONS.get_ptr_mut(row) else { return slot };
     let window = windows::current();
     // SAFETY: a row of the map.
     let owner = unsafe {
         let silence = window.saturating_sub((*session).data_window);
         let same = (*session).endpoint == endpoint;
-        let continuous = through(scratch, u32::from(same && silence <= SILENCE_WINDOWS)) != 0;
+        let continuous = same && silence <= SILENCE_WINDOWS;
         if silence != 0 {
             (*session).data_window = window;
         }
@@ -206,6 +205,14 @@ pub(super) fn receive(row: u32, counter: u64, slot: u32, endpoint: u64, scratch:
         owner
     };
     if slot == UNATTRIBUTED { owner } else { slot }
+}
+
+/// Takes in a transport message that came together with the last one of the same session.
+#[inline(always)]
+pub(super) fn receive_next(row: u32, counter: u64) {
+    if let Some(session) = SESSIONS.get_ptr_mut(row) {
+        sequence::receive(&Row(session), counter, true);
+    }
 }
 
 /// Messages of the session passed unread: what is missing before the next one is no loss.

@@ -41,6 +41,19 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// Two words at the constant offset `AT`; `None` when they are not there. Taken as bytes, they would be put together
+    /// one by one.
+    #[inline(always)]
+    pub(super) fn words<const AT: usize>(&self) -> Option<[u64; 2]> {
+        if self.start + AT + 16 > self.end {
+            return None;
+        }
+        // SAFETY: within the linear part, which the verifier checks too.
+        Some(unsafe { [self.word::<AT, 0>(), self.word::<AT, 8>()] })
+    }
+}
+
 impl Source for Linear {
     #[inline(always)]
     fn length(&self) -> u32 {

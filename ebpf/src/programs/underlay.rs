@@ -7,10 +7,11 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_get_smp_processor_id};
 use tailgauge_ebpf::{
     layout::{
-        CLASS_LOCAL, Carried, ETHERNET_HEADER, KIND_FORWARDED, KIND_TAILSCALED, MARK_FORWARDED, MARK_MASK,
-        MARK_TAILSCALED, PORT_WORDS, Ports, RECEIVE, TRANSMIT, UNDERLAY_DEVICES, Underlay, UnderlayDevice,
-        line_index,
+        CLASS_LOCAL, Carried, ETHERNET_HEADER, KIND_FORWARDED, KIND_TAILSCALED, Kind, MARK_FORWARDED,
+        MARK_MASK, MARK_TAILSCALED, PORT_WORDS, Ports, RECEIVE, TRANSMIT, UNDERLAY_DEVICES, Underlay,
+        UnderlayDevice, line_index,
     },
+    message::KEEPALIVE,
     packet::{IPV4_HEADER, IPV6_HEADER, Packet, Source, Transport, UDP_HEADER, V4, V6, segments, version},
 };
 
@@ -19,6 +20,7 @@ use super::{
     attribution::{Family, class},
     forget::{forget_constant, forgotten},
     maps::{CONTROL, PORTS, SHARDS, UNDERLAY, UNDERLAY_COUNTERS},
+    single::{Single, pass},
     skb::{Linear, Rest},
     walk::follow,
 };
@@ -26,6 +28,11 @@ use super::{
 /// `TC_ACT_UNSPEC`, which is also `TCX_NEXT`: whoever comes next decides.
 const NEXT: i32 = -1;
 
+/// Bytes of the usual headers, and before their UDP payload.
+const V4_HEADER: usize = IPV4_HEADER as usize;
+const V4_PAYLOAD: usize = V4_HEADER + UDP_HEADER as usize;
+const V6_HEADER: usize = IPV6_HEADER as usize;
+const V6_PAYLOAD: usize = V6_HEADER + UDP_HEADER as usize;
 /// Bytes of an Ethernet header.
 const ETHERNET: u32 = ETHERNET_HEADER as u32;
 /// IP protocol number of UDP.
@@ -44,6 +51,8 @@ const FOREIGN: Datagram = u64::MAX;
 const UNUSUAL: Datagram = u64::MAX - 1;
 /// Bit of IPv6.
 const IS_V6: u32 = 32;
+/// Bit that says that all is done but to count it for the interface.
+const PASSED: Datagram = 1 << 33;
 
 /// A row of the counters, and where its interface's packets have their IP header, VLAN tags aside.
 #[derive(Clone, Copy)]
@@ -81,7 +90,9 @@ pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
     if datagram != FOREIGN {
         let (datagram, offset) = (forget_constant(skb, datagram), forget_constant(skb, offset.into()) as u32);
         count::<TRANSMIT>(skb, place.row, kind(mark), offset, datagram as u32);
-        follow::<TRANSMIT>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
+        if datagram & PASSED == 0 {
+            follow::<TRANSMIT>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
+        }
         return NEXT;
     }
     // Forwarded; or DERP, and what tailscaled asks the control plane and name servers.
@@ -110,7 +121,9 @@ pub(super) fn receive(skb: *mut __sk_buff) -> i32 {
     if datagram != FOREIGN {
         let (datagram, offset) = (forget_constant(skb, datagram), forget_constant(skb, offset.into()) as u32);
         count::<RECEIVE>(skb, place.row, KIND_TAILSCALED, offset, datagram as u32);
-        follow::<RECEIVE>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
+        if datagram & PASSED == 0 {
+            follow::<RECEIVE>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
+        }
     }
     NEXT
 }
@@ -195,12 +208,12 @@ fn linear_after<const DIRECTION: u32, const LINK: u32>(skb: *mut __sk_buff) -> D
     let linear = linear.after::<LINK>();
     match version(&linear) {
         Some(4) => match linear.fixed::<9, 1>() {
-            Some([UDP]) => linear_at::<DIRECTION, V4, { IPV4_HEADER as usize }>(&linear),
+            Some([UDP]) => linear_at::<DIRECTION, V4, V4_HEADER, V4_PAYLOAD>(skb, &linear),
             Some(_) => FOREIGN,
             None => UNUSUAL,
         },
         Some(6) => match linear.fixed::<6, 1>() {
-            Some([UDP]) => linear_at::<DIRECTION, V6, { IPV6_HEADER as usize }>(&linear),
+            Some([UDP]) => linear_at::<DIRECTION, V6, V6_HEADER, V6_PAYLOAD>(skb, &linear),
             // Extension headers; anything else is no UDP.
             Some([0 | 43 | 44 | 51 | 60]) | None => UNUSUAL,
             Some(_) => FOREIGN,
@@ -212,13 +225,36 @@ fn linear_after<const DIRECTION: u32, const LINK: u32>(skb: *mut __sk_buff) -> D
 
 /// A packet that says that UDP follows its first header, which is `IP` bytes long unless it has options.
 #[inline(always)]
-fn linear_at<const DIRECTION: u32, A: Family, const IP: usize>(linear: &Linear) -> Datagram {
+fn linear_at<const DIRECTION: u32, A: Family, const IP: usize, const PAYLOAD: usize>(
+    skb: *mut __sk_buff,
+    linear: &Linear,
+) -> Datagram {
     let Some(ports) = linear.fixed::<IP, 4>() else { return UNUSUAL };
     let Some(packet) = A::parse(linear) else { return UNUSUAL };
     if !matches!(packet.transport, Transport::Udp) || packet.headers != IP as u32 + UDP_HEADER {
         return UNUSUAL;
     }
-    datagram::<DIRECTION, A>(&packet, ports)
+    let found = datagram::<DIRECTION, A>(&packet, ports);
+    // SAFETY: the context that the kernel passed.
+    if found == FOREIGN || unsafe { (*skb).gso_size } != 0 {
+        return found;
+    }
+    let Some([first, counter]) = linear.words::<PAYLOAD>() else { return found };
+    if u64::from_le(first) as u32 != Kind::Data as u32 || linear.length() < PAYLOAD as u32 + KEEPALIVE {
+        return found;
+    }
+    let [a, b, c, d] = ports;
+    let (address, port) =
+        if DIRECTION == RECEIVE { (packet.source, [a, b]) } else { (packet.destination, [c, d]) };
+    let [high, low] = address.mapped();
+    pass::<DIRECTION>(&Single {
+        endpoint: [high, low, u64::from(u16::from_ne_bytes(port))],
+        counter: u64::from_le(counter),
+        index: (u64::from_le(first) >> 32) as u32,
+        bytes: linear.length(),
+        path: u32::from(A::BITS == V6::BITS),
+    });
+    found | PASSED
 }
 
 /// Any other packet.

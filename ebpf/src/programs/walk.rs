@@ -1,37 +1,33 @@
 //! Walks the messages of a datagram between tailscaled and the world; coalesced by GRO, it holds up to [`MAX_SEGMENTS`]
 //! of them. Data is counted on the way; the one message that is no data, usually the last, is left to `messages`.
 
-use core::{
-    ffi::c_void,
-    mem::MaybeUninit,
-    ptr::{self, addr_of_mut},
-};
+use core::{ffi::c_void, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_get_smp_processor_id, bpf_loop, bpf_skb_load_bytes},
+    helpers::{bpf_loop, bpf_skb_load_bytes},
 };
 use tailgauge_ebpf::{
-    layout::{PathCounters, RECEIVE, ROLE_UNSEEN, TRANSMIT, UNATTRIBUTED, line_index},
+    layout::{RECEIVE, ROLE_UNSEEN, TRANSMIT, UNATTRIBUTED},
     message::{self, HEAD, KEEPALIVE, Transport},
     packet::{UDP_HEADER, V4},
 };
 
 use super::{
-    atomic::add,
     attribution::Family as _,
     endpoints::{self, fingerprint},
-    forget::through,
+    forget::{forgotten, through},
     health,
-    maps::{CONTROL, EndpointWords, HAS_LOOP, PEER_UNDERLAY, SHARDS, WALK},
+    maps::{CONTROL, EndpointWords, HAS_LOOP, WALK},
     messages, sessions,
+    single::add_to,
     tcp::now,
 };
 
 /// The kernel joins at most 64 datagrams (`UDP_GRO_CNT_MAX`) and splits into at most 128 (`UDP_MAX_SEGMENTS`).
 const MAX_SEGMENTS: u32 = 128;
 /// The same where there is no `bpf_loop`: the verifier would follow each message anew.
-const SEGMENTS_WITHOUT_LOOP: u32 = 8;
+const SEGMENTS_WITHOUT_LOOP: u32 = 4;
 /// For kernels that send the last segment wrongly, tailscaled appends one of a single byte, which is no message.
 const SHORTEST: u32 = 2;
 
@@ -60,7 +56,6 @@ pub(super) struct Walk {
     index: u32,
     row: u32,
     /// Not counted yet.
-    skbs: u32,
     packets: u32,
     bytes: u32,
     data: u32,
@@ -68,7 +63,6 @@ pub(super) struct Walk {
     others: u32,
     pub(super) other_at: u32,
     pub(super) other_length: u32,
-    scratch: u32,
 }
 
 /// Where the addresses of an IPv4 header are.
@@ -90,7 +84,9 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
     // SAFETY: this CPU's row, which nobody else uses until the program ends.
     let walk = unsafe { &mut *walk };
     // Field by field: built on the stack, it would take a third of that.
-    walk.endpoint = [0; 3];
+    // Were it known to be a constant, a function would be called that sets memory byte by byte.
+    let zero = forgotten(0);
+    walk.endpoint = [zero; 3];
     walk.is_v6 = is_v6;
     walk.headers = headers;
     read_addresses::<DIRECTION>(skb, offset, walk);
@@ -103,12 +99,11 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
     walk.end = end;
     walk.size = if size == 0 { end.saturating_sub(walk.at) } else { size };
     walk.row = sessions::NONE;
-    walk.skbs = 1;
-    walk.packets = 0;
-    walk.bytes = 0;
-    walk.data = 0;
-    walk.others = 0;
-    segment::<DIRECTION>(skb, walk);
+    walk.packets = zero as u32;
+    walk.bytes = zero as u32;
+    walk.data = zero as u32;
+    walk.others = zero as u32;
+    first_segment::<DIRECTION>(skb, walk);
     if walk.at < walk.end {
         if DIRECTION == TRANSMIT && walk.data != 0 {
             rest_is_data(walk);
@@ -179,7 +174,7 @@ fn walk_rest<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
             if walk.at >= walk.end {
                 return;
             }
-            segment::<DIRECTION>(skb, walk);
+            first_segment::<DIRECTION>(skb, walk);
         }
     } else {
         let mut step = Step { skb, walk };
@@ -216,16 +211,22 @@ unsafe extern "C" fn next_segment<const DIRECTION: u32>(_place: u32, step: *mut 
     0
 }
 
-/// One message.
+/// One message, where a call matters less than another copy of the program.
 #[inline(never)]
+fn first_segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
+    segment::<DIRECTION>(skb, walk);
+}
+
+/// One message.
+#[inline(always)]
 fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
     let at = walk.at;
     let length = walk.size.min(walk.end.saturating_sub(at));
     let relay = (walk.endpoint[2] >> 32) as u32;
-    let mut head = MaybeUninit::<[u8; HEAD]>::uninit();
+    let mut head = MaybeUninit::<[u64; HEAD / 8]>::uninit();
     let message = if length >= HEAD as u32 && load(skb, at, &mut head) {
         // SAFETY: written by the helper.
-        message::read_transport(unsafe { head.assume_init_ref() }, length)
+        message::read_transport(unsafe { head.assume_init() }.map(u64::from_le), length)
     } else {
         Transport { relay, ..Transport::default() }
     };
@@ -250,18 +251,18 @@ fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
 /// A transport message that arrived.
 #[inline(always)]
 fn data(walk: &mut Walk, index: u32, counter: u64) {
-    let mut row = walk.row;
-    if row == sessions::NONE || walk.index != index {
-        walk.index = index;
-        row = through(&mut walk.row, sessions::find(index));
-        if row == sessions::NONE {
-            if walk.slot == UNATTRIBUTED {
-                return;
-            }
-            row = through(&mut walk.row, sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now()));
-        }
+    if walk.row != sessions::NONE && walk.index == index {
+        return sessions::receive_next(walk.row, counter);
     }
-    let slot = sessions::receive(row, counter, walk.slot, walk.hash, &mut walk.scratch);
+    walk.index = index;
+    let mut row = through(&mut walk.row, sessions::find(index));
+    if row == sessions::NONE {
+        if walk.slot == UNATTRIBUTED {
+            return;
+        }
+        row = through(&mut walk.row, sessions::begin(index, ROLE_UNSEEN, walk.slot, walk.hash, now()));
+    }
+    let slot = sessions::receive(row, counter, walk.slot, walk.hash);
     if slot != walk.slot {
         // The session proves who has moved to this endpoint.
         endpoints::learn(&walk.endpoint, slot);
@@ -283,22 +284,9 @@ fn change_relay<const DIRECTION: u32>(walk: &mut Walk, relay: u32) {
 /// Adds what was walked since the last time to the peer's row.
 #[inline(never)]
 fn count<const DIRECTION: u32>(walk: &mut Walk) {
-    if walk.packets == 0 {
-        return;
+    if walk.packets != 0 {
+        let path = (walk.is_v6 & 1) + 2 * u32::from(walk.endpoint[2] >> 32 != 0);
+        add_to::<DIRECTION>(walk.slot, path, walk.bytes, walk.data, walk.packets - walk.data);
     }
-    let shards = SHARDS.load();
-    // SAFETY: the helper has no precondition.
-    let shard = unsafe { bpf_get_smp_processor_id() } & (shards - 1);
-    let index = line_index(walk.slot, shard, shards, DIRECTION);
-    let Some(line) = PEER_UNDERLAY.get_ptr_mut(index) else { return };
-    let path = (walk.is_v6 & 1) as usize + 2 * usize::from(walk.endpoint[2] >> 32 != 0);
-    // SAFETY: a row of the map; the path is within bounds, which the verifier checks too.
-    unsafe {
-        let counters = addr_of_mut!((*line).path).cast::<PathCounters>().add(path);
-        add(addr_of_mut!((*counters).wire.packets), u64::from(walk.packets));
-        add(addr_of_mut!((*counters).wire.bytes), u64::from(walk.bytes));
-        add(addr_of_mut!((*counters).skbs), u64::from(walk.skbs));
-        add(addr_of_mut!((*counters).data), u64::from(walk.data));
-    }
-    (walk.skbs, walk.packets, walk.bytes, walk.data) = (0, 0, 0, 0);
+    (walk.packets, walk.bytes, walk.data) = (0, 0, 0);
 }

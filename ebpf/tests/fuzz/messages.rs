@@ -1,7 +1,7 @@
 //! Messages, spoilt.
 
 use tailgauge_ebpf::layout::Kind;
-use tailgauge_ebpf::message::{read, read_transport};
+use tailgauge_ebpf::message::{HEAD, read, read_transport};
 
 use crate::formats::{messages, reference, relayed};
 use crate::random::Random;
@@ -25,7 +25,7 @@ pub fn check(random: &mut Random) {
     let message = read(&head, length);
     assert_eq!(message, reference(&head, length), "{head:x?}, {length} bytes");
     // The half that is read first says the same.
-    let transport = read_transport(&head, length);
+    let transport = read_transport(words(&head), length);
     let is_data = message.kind == Kind::Data;
     assert_eq!((transport.relay, transport.is_data), (message.relay, u32::from(is_data)), "{head:x?}");
     if is_data {
@@ -33,4 +33,13 @@ pub fn check(random: &mut Random) {
         assert!(length >= 32);
     }
     assert!(message.relay <= 1 << 24);
+}
+
+/// The bytes as little-endian words.
+fn words(head: &[u8; HEAD]) -> [u64; HEAD / 8] {
+    let mut words = [0; HEAD / 8];
+    for (word, bytes) in words.iter_mut().zip(head.as_chunks().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    words
 }

@@ -87,10 +87,9 @@ impl Programs {
             let line: PeerUnderlayLine =
                 self.row::<_, { size_of::<PeerUnderlayLine>() }>(maps::PEER_UNDERLAY, index)?;
             for (sum, path) in sum.path.iter_mut().zip(line.path) {
-                sum.wire.packets += path.wire.packets;
-                sum.wire.bytes += path.wire.bytes;
-                sum.skbs += path.skbs;
+                sum.bytes += path.bytes;
                 sum.data += path.data;
+                sum.others += path.others;
             }
         }
         Ok(sum)

@@ -140,8 +140,7 @@ fn handshakes_and_disco_are_counted_and_a_retired_slot_leaves_nothing_behind() {
         assert_eq!(messages.seen[TRANSMIT as usize][Kind::Stun as usize], 1);
         assert_eq!(messages.disco_response.count, 1);
         assert_eq!(kernel.sessions[A as usize].received, 1);
-        let packets =
-            |lines: &[PeerUnderlayLine; 2]| lines.map(|line| line.path[PATH_DIRECT_IPV4].wire.packets);
+        let packets = |lines: &[PeerUnderlayLine; 2]| lines.map(|line| line.path[PATH_DIRECT_IPV4].packets());
         let before = packets(&kernel.peer_underlay[A as usize]);
         assert_eq!(before[TRANSMIT as usize], 3, "initiation, STUN and pong");
 

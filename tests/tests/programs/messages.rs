@@ -222,9 +222,9 @@ fn relayed_messages_are_those_of_the_peer_behind_the_relay() {
         assert_eq!((peer.handshake.count, peer.disco_rtt.count), (1, 1));
         let path = if six { PATH_PEER_RELAY_IPV6 } else { PATH_PEER_RELAY_IPV4 };
         let ours = programs.peer_underlay(PEER, RECEIVE).unwrap().path[path];
-        assert_eq!((ours.data, ours.wire.packets), (4, 6));
+        assert_eq!((ours.data, ours.packets()), (4, 6));
         let theirs = programs.peer_underlay(0, RECEIVE).unwrap().path[path];
-        assert_eq!((theirs.data, theirs.wire.packets), (1, 1));
+        assert_eq!((theirs.data, theirs.packets()), (1, 1));
         let session = programs.session(0x77).unwrap().unwrap();
         assert_eq!((session.received, session.lost, session.next), (4, 0, 4));
     }
@@ -251,7 +251,7 @@ fn what_others_send_through_this_node_s_own_relay_is_none_of_its_peers() {
     for direction in BOTH {
         let path = |slot| programs.peer_underlay(slot, direction).unwrap().path[PATH_PEER_RELAY_IPV4];
         assert_eq!(path(PEER), PathCounters::default());
-        assert_eq!((path(0).wire.packets, path(0).data), (2, 1));
+        assert_eq!((path(0).packets(), path(0).data), (2, 1));
     }
     assert_eq!(programs.session(0x66).unwrap(), None);
 }
@@ -274,9 +274,9 @@ fn bytes_and_packets_per_peer_are_those_of_the_interface() {
             let long = transport(1, 0, 100).len() as u64;
             let line = programs.peer_underlay(PEER, direction).unwrap();
             let path = line.path[if six { PATH_DIRECT_IPV6 } else { PATH_DIRECT_IPV4 }];
-            assert_eq!((path.skbs, path.data, path.wire.packets), (3, 9, 10));
+            assert_eq!((path.data, path.packets()), (9, 10));
             let payload = 8 * long + transport(1, 6, 20).len() as u64 + 1;
-            assert_eq!(path.wire.bytes, payload + 10 * headers);
+            assert_eq!(path.bytes, payload + 10 * headers);
         }
     }
     assert_eq!(seen(&programs, Kind::Other), [0, 0]);
@@ -330,7 +330,7 @@ fn strangers_are_counted_and_nothing_is_remembered_of_them() {
         assert_eq!(seen(&programs, kind), [100, 0], "{kind:?}");
     }
     let line = programs.peer_underlay(0, RECEIVE).unwrap();
-    assert_eq!((line.path[0].wire.packets, line.path[0].data), (800, 100));
+    assert_eq!((line.path[0].packets(), line.path[0].data), (800, 100));
     let nobody: WireGuard = programs.wireguard(0).unwrap();
     assert_eq!((nobody.handshake.count, nobody.disco_rtt.count, nobody.completed), (0, 0, [0, 0]));
 }

@@ -271,10 +271,9 @@ impl UnderlayRows {
 
 fn add(into: &mut PeerUnderlayLine, line: &PeerUnderlayLine) {
     for (into, path) in into.path.iter_mut().zip(&line.path) {
-        into.wire.packets += path.wire.packets;
-        into.wire.bytes += path.wire.bytes;
-        into.skbs += path.skbs;
+        into.bytes += path.bytes;
         into.data += path.data;
+        into.others += path.others;
     }
 }
 

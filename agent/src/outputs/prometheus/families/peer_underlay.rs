@@ -32,7 +32,7 @@ pub(super) const SECTION: Section = Section {
                 &["peer_id", "path"],
                 "Bytes of UDP packets from the peer, IP header included, as they were sent one by one.",
             ),
-            samples: |view, samples| by_path(view, samples, RECEIVE, |path| path.wire.bytes),
+            samples: |view, samples| by_path(view, samples, RECEIVE, |path| path.bytes),
         },
         Family {
             header: Header::counter(
@@ -40,7 +40,7 @@ pub(super) const SECTION: Section = Section {
                 &["peer_id", "path"],
                 "Bytes of UDP packets to the peer, IP header included, as they are sent one by one.",
             ),
-            samples: |view, samples| by_path(view, samples, TRANSMIT, |path| path.wire.bytes),
+            samples: |view, samples| by_path(view, samples, TRANSMIT, |path| path.bytes),
         },
         Family {
             header: Header::counter(
@@ -48,7 +48,7 @@ pub(super) const SECTION: Section = Section {
                 &["peer_id", "path"],
                 "UDP packets from the peer, as they were sent one by one.",
             ),
-            samples: |view, samples| by_path(view, samples, RECEIVE, |path| path.wire.packets),
+            samples: |view, samples| by_path(view, samples, RECEIVE, PathCounters::packets),
         },
         Family {
             header: Header::counter(
@@ -56,7 +56,7 @@ pub(super) const SECTION: Section = Section {
                 &["peer_id", "path"],
                 "UDP packets to the peer, as they are sent one by one.",
             ),
-            samples: |view, samples| by_path(view, samples, TRANSMIT, |path| path.wire.packets),
+            samples: |view, samples| by_path(view, samples, TRANSMIT, PathCounters::packets),
         },
         Family {
             header: Header::counter(
@@ -65,7 +65,7 @@ pub(super) const SECTION: Section = Section {
                 "Bytes of UDP packets for tailscaled from an endpoint of no known peer: STUN, peers that look for a \
                  path, a peer relay's clients, strangers.",
             ),
-            samples: |view, samples| unattributed(view, samples, RECEIVE, |path| path.wire.bytes),
+            samples: |view, samples| unattributed(view, samples, RECEIVE, |path| path.bytes),
         },
         Family {
             header: Header::counter(
@@ -73,7 +73,7 @@ pub(super) const SECTION: Section = Section {
                 &[],
                 "Bytes of UDP packets from tailscaled to an endpoint of no known peer.",
             ),
-            samples: |view, samples| unattributed(view, samples, TRANSMIT, |path| path.wire.bytes),
+            samples: |view, samples| unattributed(view, samples, TRANSMIT, |path| path.bytes),
         },
         Family {
             header: Header::counter(
@@ -81,7 +81,7 @@ pub(super) const SECTION: Section = Section {
                 &[],
                 "UDP packets for tailscaled from an endpoint of no known peer.",
             ),
-            samples: |view, samples| unattributed(view, samples, RECEIVE, |path| path.wire.packets),
+            samples: |view, samples| unattributed(view, samples, RECEIVE, PathCounters::packets),
         },
         Family {
             header: Header::counter(
@@ -89,7 +89,7 @@ pub(super) const SECTION: Section = Section {
                 &[],
                 "UDP packets from tailscaled to an endpoint of no known peer.",
             ),
-            samples: |view, samples| unattributed(view, samples, TRANSMIT, |path| path.wire.packets),
+            samples: |view, samples| unattributed(view, samples, TRANSMIT, PathCounters::packets),
         },
     ],
 };
@@ -98,7 +98,7 @@ fn by_path(view: &View<'_>, samples: &mut Samples<'_>, direction: u32, value: fn
     for (slot, _, labels) in view.peers() {
         let Some(lines) = view.model.kernel.peer_underlay.get(slot as usize) else { continue };
         for (path, label) in PATH_LABELS.into_iter().enumerate() {
-            if lines.iter().any(|line| line.path[path].wire.packets > 0) {
+            if lines.iter().any(|line| line.path[path].packets() > 0) {
                 let counters = &lines[direction as usize].path[path];
                 samples.sample().rendered(&labels.id).rendered(label).integer(value(counters));
             }
