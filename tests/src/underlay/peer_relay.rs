@@ -13,8 +13,9 @@ use crate::wireguard::socket::{MAX_RECEIVE, MAX_SEGMENTS, UnderlaySocket};
 /// The port that Tailscale's documentation proposes.
 pub const PORT: u16 = 40_000;
 
-/// The members of each network, by its number.
-type Networks = Mutex<HashMap<u32, [SocketAddr; 2]>>;
+/// The members of each network, by its number and whether they use IPv6: who moves from one family to the other still
+/// has messages under way.
+type Networks = Mutex<HashMap<(u32, bool), [SocketAddr; 2]>>;
 
 /// A running relay; dropped, it stops.
 ///
@@ -43,7 +44,7 @@ impl PeerRelay {
 
     /// Gives a network, a number of 24 bits, its members, both of one address family.
     pub fn set_members(&self, network: u32, members: [SocketAddr; 2]) {
-        lock(&self.networks).insert(network, members);
+        lock(&self.networks).insert((network, members[0].is_ipv6()), members);
     }
 }
 
@@ -70,14 +71,14 @@ fn forward_loop(socket: &UnderlaySocket, networks: &Networks, stop: &Stop) {
 
 /// Who else is in a network; `None` when `from` is not in it.
 fn other_member(networks: &Networks, network: u32, from: SocketAddr) -> Option<SocketAddr> {
-    match *lock(networks).get(&network)? {
+    match *lock(networks).get(&(network, from.is_ipv6()))? {
         [one, other] if one == from => Some(other),
         [one, other] if other == from => Some(one),
         _ => None,
     }
 }
 
-fn lock(networks: &Networks) -> MutexGuard<'_, HashMap<u32, [SocketAddr; 2]>> {
+fn lock(networks: &Networks) -> MutexGuard<'_, HashMap<(u32, bool), [SocketAddr; 2]>> {
     networks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -90,10 +91,17 @@ mod tests {
         let networks = Networks::default();
         let [one, other, stranger] =
             ["10.99.0.2:1", "10.99.0.3:1", "10.99.0.4:1"].map(|at| at.parse().unwrap());
-        lock(&networks).insert(5, [one, other]);
+        lock(&networks).insert((5, false), [one, other]);
         assert_eq!(other_member(&networks, 5, one), Some(other));
         assert_eq!(other_member(&networks, 5, other), Some(one));
         assert_eq!(other_member(&networks, 5, stranger), None);
         assert_eq!(other_member(&networks, 6, one), None);
+        let [one6, other6]: [SocketAddr; 2] =
+            ["[2001:db8::2]:1", "[2001:db8::3]:1"].map(|at| at.parse().unwrap());
+        lock(&networks).insert((5, true), [one6, other6]);
+        assert_eq!(
+            [other_member(&networks, 5, one), other_member(&networks, 5, one6)],
+            [Some(other), Some(other6)]
+        );
     }
 }

@@ -129,9 +129,12 @@ impl Lab {
         udp_echo(self.c1().namespace(), WEB_V4.into(), what, ECHOED).unwrap();
     }
 
-    /// Messages that reached c1 so far.
-    pub fn delivered(&self) -> u64 {
-        self.link().wireguard(Direction::RightToLeft).iter().map(|one| one.delivered).sum()
+    /// Waits until a hundred messages more have reached c1.
+    pub fn wait_traffic(&self) {
+        let delivered =
+            || self.link().wireguard(Direction::RightToLeft).iter().map(|one| one.delivered).sum::<u64>();
+        let before = delivered();
+        wait_until("traffic", Duration::from_secs(5), || delivered() > before + 100).unwrap();
     }
 
     /// Does `work` while datagrams go from c1 to the internet and back.
@@ -142,7 +145,10 @@ impl Lab {
             let traffic = scope.spawn(|| {
                 let to = IpAddr::from(WEB_V4);
                 while !over.load(Ordering::Relaxed) {
-                    udp_echo(self.c1().namespace(), to, few, ECHOED).unwrap();
+                    // While a tailscaled is away there is no way to anywhere.
+                    if udp_echo(self.c1().namespace(), to, few, ECHOED).is_err() {
+                        thread::sleep(ECHOED);
+                    }
                 }
             });
             let guard = Over(&over);

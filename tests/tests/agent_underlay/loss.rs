@@ -2,7 +2,7 @@
 //! that it receives.
 
 use tailgauge_testbed::link::{Conditions, Reorder};
-use tailgauge_testbed::miniature::{WEB_V4, WEB_V6};
+use tailgauge_testbed::miniature::{Via, WEB_V4, WEB_V6};
 use tailgauge_testbed::traffic::{Udp, tcp_transfer, udp_echo};
 
 use crate::judged::Account;
@@ -59,10 +59,13 @@ fn reordered_duplicated_and_joined_messages_are_counted_exactly_over_rekeys() {
     let reorder = Reorder { probability: 0.02, packets: 5, ..Reorder::default() };
     let conditions =
         Conditions { loss: 0.02, duplicate: 0.02, reorder, coalesce: true, ..Conditions::default() };
-    for account in carry(&lab, &agents, conditions, 1000) {
-        println!("{account:?}");
-        let judged = account.agent;
-        assert!(judged.lost > 0 && judged.reordered > 0 && judged.duplicated > 0, "{judged:?}");
+    for via in [Via::Direct, Via::PeerRelayV6] {
+        lab.tailnet.set_path(lab.exit(), "c1", via).unwrap();
+        for account in carry(&lab, &agents, conditions, 1000) {
+            println!("{via:?}: {account:?}");
+            let judged = account.agent;
+            assert!(judged.lost > 0 && judged.reordered > 0 && judged.duplicated > 0, "{judged:?}");
+        }
     }
     // What was lost stays lost, and nothing is added to it.
     for account in carry(&lab, &agents, Conditions::default(), 500) {

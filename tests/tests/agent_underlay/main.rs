@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod delay;
+mod handshakes;
 mod judged;
 mod lab;
 mod loss;

@@ -1,7 +1,9 @@
-//! An agent that starts in the middle of a session: it follows it from there on, and claims nothing of what was before.
+//! An agent that starts in the middle of a session follows it from there on, and claims nothing of what was before; a
+//! tailscaled that starts anew is another session, and no loss.
 
 use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::link::Conditions;
+use tailgauge_testbed::node::Exit;
 
 use crate::judged::Judged;
 use crate::lab::{Lab, agent_at, count};
@@ -58,5 +60,28 @@ fn a_session_whose_handshake_went_unseen_is_followed_from_its_middle() {
             drop(std::mem::replace(&mut agents.c1, agent_at(c1)));
             drop(std::mem::replace(&mut agents.exit, agent_at(exit)));
         });
+    }
+}
+
+#[test]
+fn a_tailscaled_that_starts_anew_at_either_end_makes_no_loss() {
+    let Some(lab) = Lab::up("a_tailscaled_that_starts_anew_at_either_end_makes_no_loss") else { return };
+    let (c1, exit) = (lab.c1(), lab.exit());
+    let agents = lab.agents();
+    let ways = lab.ways(&agents);
+    for node in [c1, exit] {
+        let before = ways.map(|way| way.account());
+        lab.under_traffic(500, || {
+            lab.wait_traffic();
+            node.restart(Exit::Killed).unwrap();
+            lab.rekey(c1, exit);
+            lab.wait_traffic();
+        });
+        for (way, before) in ways.iter().zip(before) {
+            let account = way.settled(before);
+            println!("{}: {account:?}", node.name());
+            assert_eq!((account.dropped, account.agent.lost, account.agent.unjudged), (0, 0, 0));
+            assert!(account.agent.received > 200, "{account:?}");
+        }
     }
 }

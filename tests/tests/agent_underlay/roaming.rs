@@ -83,12 +83,11 @@ fn a_peer_behind_a_nat_that_changes_its_port_stays_the_same_peer() {
     let before = look(&lab, &agents);
     // Of its session.
     lab.under_traffic(500, || {
-        wait_until("traffic", PATIENCE, || lab.delivered() > 100).unwrap();
+        lab.wait_traffic();
         for port_now in [50_001, 50_002] {
             show_at(lab.tailnet.core(), &[port_now, 50_001]);
             wait_until("the exit node to notice", PATIENCE, || port(&lab) == port_now).unwrap();
-            let delivered = lab.delivered();
-            wait_until("traffic", PATIENCE, || lab.delivered() > delivered + 100).unwrap();
+            lab.wait_traffic();
         }
     });
     assert_nothing_lost(lab.ways(&agents), before.accounts);
@@ -117,7 +116,7 @@ fn a_node_that_gets_another_address_is_followed_at_both_ends() {
     let agents = lab.agents();
     let before = look(&lab, &agents);
     lab.under_traffic(500, || {
-        wait_until("traffic", PATIENCE, || lab.delivered() > 100).unwrap();
+        lab.wait_traffic();
         lab.tailnet.core().ip(&["route", "add", "10.99.0.21/32", "dev", "v-c1"]).unwrap();
         // The old one stays for what is under way.
         let c1 = lab.c1().namespace();
@@ -129,8 +128,7 @@ fn a_node_that_gets_another_address_is_followed_at_both_ends() {
         }
         let at = || lab.exit().peer_stats(lab.c1().id()).unwrap().endpoint.unwrap().ip().to_string();
         wait_until("the exit node to notice", PATIENCE, || at() == "10.99.0.21").unwrap();
-        let delivered = lab.delivered();
-        wait_until("traffic", PATIENCE, || lab.delivered() > delivered + 100).unwrap();
+        lab.wait_traffic();
     });
     assert_nothing_lost(lab.ways(&agents), before.accounts);
     assert_eq!([of_nobody(&agents.c1), of_nobody(&agents.exit)], before.nobody);

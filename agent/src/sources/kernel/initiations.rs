@@ -19,6 +19,8 @@ pub(super) struct Initiation {
     pub(super) slot: u32,
     /// When it was sent, nanoseconds of CLOCK_MONOTONIC.
     pub(super) started_at: u64,
+    /// When the next one was sent, if there was any until now: only that one can be answered since.
+    pub(super) followed_at: Option<u64>,
 }
 
 /// What became of an initiation.
@@ -26,7 +28,7 @@ pub(super) struct Initiation {
 enum Verdict {
     /// It may still turn out that it was answered.
     Wait,
-    /// There was a handshake since.
+    /// There was a handshake since, and before the next initiation.
     Completed,
     /// There was none.
     Failed,
@@ -34,9 +36,13 @@ enum Verdict {
 
 /// Judges an initiation at `now`, given when tailscaled last completed a handshake with the peer as far as it said when
 /// it was asked at `asked_at`. All in nanoseconds of CLOCK_MONOTONIC.
-fn judge(started_at: u64, completed_at: Option<u64>, asked_at: u64, now: u64) -> Verdict {
+fn judge(initiation: Initiation, completed_at: Option<u64>, asked_at: u64, now: u64) -> Verdict {
+    let Initiation { started_at, followed_at, .. } = initiation;
     let tolerance = TOLERANCE.as_nanos() as u64;
-    if completed_at.is_some_and(|completed| completed.saturating_add(tolerance) >= started_at) {
+    let is_its_own = |completed: u64| {
+        completed.saturating_add(tolerance) >= started_at && followed_at.is_none_or(|next| completed < next)
+    };
+    if completed_at.is_some_and(is_its_own) {
         Verdict::Completed
     } else if asked_at.saturating_sub(started_at) > UNANSWERED_AFTER
         || now.saturating_sub(started_at) >= PATIENCE
@@ -99,7 +105,7 @@ impl Initiations {
         open.retain(|initiation| {
             let completed = completed.get(initiation.slot as usize).copied().flatten();
             let completed = completed.and_then(|moment| on_monotonic_clock(moment, wall, now));
-            match judge(initiation.started_at, completed, *asked_at, now) {
+            match judge(*initiation, completed, *asked_at, now) {
                 Verdict::Wait => true,
                 Verdict::Completed => false,
                 Verdict::Failed => {
@@ -139,7 +145,8 @@ mod tests {
 
     #[test]
     fn an_initiation_fails_when_tailscaled_had_its_say_and_knows_of_no_handshake_since() {
-        let at = |completed: Option<u64>, now| judge(seconds(100), completed.map(seconds), 0, seconds(now));
+        let sent = Initiation { slot: 1, started_at: seconds(100), followed_at: None };
+        let at = |completed: Option<u64>, now| judge(sent, completed.map(seconds), 0, seconds(now));
         assert_eq!(at(None, 107), Verdict::Wait);
         assert_eq!(at(Some(98), 114), Verdict::Wait);
         assert_eq!(at(None, 115), Verdict::Failed);
@@ -147,9 +154,13 @@ mod tests {
         assert_eq!(at(Some(99), 107), Verdict::Completed, "clocks are not that exact");
         assert_eq!(at(Some(101), 115), Verdict::Completed);
         assert_eq!(at(None, 50), Verdict::Wait, "a clock read before it was sent");
-        let asked_at = |asked| judge(seconds(100), Some(seconds(98)), seconds(asked), seconds(108));
+        let asked_at = |asked| judge(sent, Some(seconds(98)), seconds(asked), seconds(108));
         assert_eq!(asked_at(106), Verdict::Wait, "it might still have been answered");
         assert_eq!(asked_at(107), Verdict::Failed);
+        let again = Initiation { followed_at: Some(seconds(105)), ..sent };
+        let at = |completed| judge(again, Some(seconds(completed)), seconds(107), seconds(108));
+        assert_eq!(at(104), Verdict::Completed);
+        assert_eq!(at(105), Verdict::Failed, "the next one was answered");
     }
 
     #[test]
@@ -181,7 +192,8 @@ mod tests {
         let mut initiations = Initiations::default();
         initiations.hear(&slots, None, seconds(0));
         for (slot, started_at) in [(1, 100), (1, 106), (0, 100), (5, 100)] {
-            initiations.open().push(Initiation { slot, started_at: seconds(started_at) });
+            let started_at = seconds(started_at);
+            initiations.open().push(Initiation { slot, started_at, followed_at: None });
         }
         let failed_at = |initiations: &mut Initiations, now| {
             let mut failed = Vec::new();

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tailgauge_ebpf::layout::{Session, SessionSet, UNATTRIBUTED, maps};
+use tailgauge_ebpf::layout::{ROLE_INITIATOR, Session, SessionSet, UNATTRIBUTED, maps};
 use tailgauge_ebpf::sequence::settle;
 
 use super::KernelError;
@@ -75,6 +75,13 @@ impl<'a> Table<'a> {
             let start = row as usize * WORDS;
             Some((row, key, Row::new(self.rows.get(start..start + WORDS)?)?))
         })
+    }
+
+    /// When this node asked the peer of a slot for a session again, after it had done so at `started_at`.
+    fn next_initiation(self, slot: u32, started_at: u64) -> Option<u64> {
+        let all = self.taken().map(|(_, _, session)| session.read());
+        let own = all.filter(|said| said.slot == slot && said.role == ROLE_INITIATOR);
+        own.map(|said| said.started_at).filter(|at| *at > started_at).min()
     }
 }
 
@@ -169,7 +176,9 @@ impl Ledger {
             let due = known.mark(said.next, now);
             if said.is_unanswered(now) && !known.is_unanswered {
                 known.is_unanswered = true;
-                unanswered.push(Initiation { slot: said.slot, started_at: said.started_at });
+                let Said { slot, started_at, .. } = said;
+                let followed_at = table.next_initiation(slot, started_at);
+                unanswered.push(Initiation { slot, started_at, followed_at });
             }
             if due > said.settled {
                 settle(&session, due);

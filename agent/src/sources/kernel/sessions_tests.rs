@@ -3,7 +3,9 @@
 use std::mem::offset_of;
 
 use proptest::prelude::*;
-use tailgauge_ebpf::layout::{ROLE_INITIATOR, ROLE_UNSEEN, SESSION_TAKEN, SESSION_WAYS, WINDOW_NANOSECONDS};
+use tailgauge_ebpf::layout::{
+    ROLE_INITIATOR, ROLE_RESPONDER, ROLE_UNSEEN, SESSION_TAKEN, SESSION_WAYS, WINDOW_NANOSECONDS,
+};
 use tailgauge_ebpf::sequence::receive;
 
 use super::*;
@@ -170,6 +172,23 @@ fn an_initiation_without_an_answer_is_reported_once_and_its_row_freed() {
     assert!(!side.is_taken(0) && side.is_taken(1));
     side.begin(0, 9, ROLE_INITIATOR, 3, seconds(112));
     assert_eq!(sweep(&mut ledger, &side, 113..=130), [3], "another one in the same row");
+}
+
+#[test]
+fn an_initiation_without_an_answer_knows_of_the_next_one_to_the_same_peer() {
+    let (side, mut ledger) = (Kernelside::new(), Ledger::new(SLOTS));
+    for (row, slot, at) in [(0, 3, 100), (1, 3, 105), (2, 4, 104), (3, 3, 110)] {
+        side.begin(row, row as u64 + 1, ROLE_INITIATOR, slot, seconds(at));
+    }
+    side.begin(4, 9, ROLE_RESPONDER, 3, seconds(102));
+    side.set(3, offset_of!(Session, answered), 1);
+    let mut unanswered = Vec::new();
+    for second in 107..=116 {
+        ledger.sweep(side.table(), seconds(second), &mut unanswered);
+    }
+    let found: Vec<_> = unanswered.iter().map(|one| (one.slot, one.started_at, one.followed_at)).collect();
+    let first = (3, seconds(100), Some(seconds(105)));
+    assert_eq!(found, [first, (4, seconds(104), None), (3, seconds(105), Some(seconds(110)))]);
 }
 
 #[test]

@@ -18,8 +18,9 @@ pub(super) const SECTION: Section = Section {
             tunnel; present once a peer had any over UDP. Nobody sees what goes by DERP, so it is neither counted nor \
             judged here. An active session has a new handshake each 2 minutes. Messages are told by the counter of \
             their session: lost is a counter that did not come within 3 s or 2048 later messages. A stretch that \
-            may have gone by DERP is not judged. What left here and never arrived only the other end knows: it is lost \
-            in the metrics of the agent there. Part of what peers sent that was lost on the way: \
+            may have gone by DERP is not judged: what is missing after 3 s without a message, or when the next one \
+            comes from another address. A shorter detour by DERP that ends at the old address looks like loss. What \
+            left here and never arrived only the other end knows: it is lost in the metrics of the agent there. Part of what peers sent that was lost on the way: \
             `rate(tailgauge_peer_wireguard_lost_packets_total[5m]) / \
             (rate(tailgauge_peer_wireguard_lost_packets_total[5m]) + \
             rate(tailgauge_peer_wireguard_received_packets_total[5m]))`.",
