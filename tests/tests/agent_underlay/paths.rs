@@ -121,7 +121,7 @@ fn what_goes_by_derp_is_followed_and_neither_timed_nor_lost() {
     lab.tailnet.set_path(exit, "c1", Via::Derp).unwrap();
     lab.tailnet.set_path(exit, "c1", Via::Direct).unwrap();
     let agents = lab.agents();
-    lab.link().set_both(Conditions::delayed(Duration::from_millis(100)));
+    lab.link().set_both(Conditions::delayed(Duration::from_millis(150)));
     let ways = lab.ways(&agents);
     let before = ways.map(|way| way.account());
     let seen = ends(&lab, &agents).map(Seen::look);
