@@ -116,6 +116,7 @@ pub fn run(options: &CheckOptions) -> Report {
     if probe::missing_capabilities().is_empty() {
         findings.push(programs(options.max_peers));
         findings.push(hooks());
+        findings.push(loss(probe::reads_super_packets()));
         findings.push(drops());
     }
     findings.push(interface(&options.interface));
@@ -230,6 +231,17 @@ fn hooks() -> Finding {
         ),
         Err(error) => Finding::fail("hooks", causes(&error), "see the reason"),
     }
+}
+
+fn loss(reads_super_packets: bool) -> Finding {
+    if reads_super_packets {
+        return Finding::ok("loss", "every WireGuard message is read");
+    }
+    Finding::warn(
+        "loss",
+        "the kernel has no bpf_loop, which came with Linux 5.17",
+        "loss under the tunnel is not judged where packets were joined; run a newer kernel for it",
+    )
 }
 
 fn drops() -> Finding {

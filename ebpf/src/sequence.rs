@@ -10,7 +10,7 @@ use core::mem::offset_of;
 use crate::layout::{BLOCK, SESSION_BLOCKS, Session};
 
 /// Tries against other writers of the same word.
-const TRIES: u32 = 3;
+const TRIES: u32 = 4;
 /// No session gets this far: it ends after 180 s (`REJECT_AFTER_TIME`). Blocks of lower counters fit into their word.
 const TOO_HIGH: u64 = 1 << 32;
 

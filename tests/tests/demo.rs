@@ -24,7 +24,7 @@ fn the_demo_shows_first_numbers_and_goes_without_a_trace() -> Result<(), Box<dyn
     for peer in peers {
         let row =
             log.lines().rfind(|line| line.starts_with(peer)).ok_or_else(|| format!("no {peer}:\n{log}"))?;
-        assert_eq!(row.matches(" ms of ").count(), 2, "both legs of {peer} are measured: {row}");
+        assert_eq!(row.matches(" ms of ").count(), 3, "the path and both legs of {peer} are measured: {row}");
     }
     for direction in ["receive", "transmit"] {
         let line = format!("coverage of tailscale0, {direction}: ");

@@ -27,6 +27,8 @@ struct Interrupted<'a> {
     accesses: Cell<usize>,
     /// Events that interrupt one that is under way. As many CPUs at the same word exhaust the tries.
     room: Cell<u32>,
+    /// The agent is at it. There is one agent, so nothing else settles meanwhile.
+    settles: Cell<bool>,
 }
 
 impl Interrupted<'_> {
@@ -38,13 +40,19 @@ impl Interrupted<'_> {
     }
 
     fn pop(&self) -> Option<Event> {
-        self.events.borrow_mut().pop_front()
+        let mut events = self.events.borrow_mut();
+        let must_wait = self.settles.get() && matches!(events.front(), Some(Event::Settle(_)));
+        if must_wait { None } else { events.pop_front() }
     }
 
     fn handle(&self, event: Event) {
         match event {
             Event::Receive(counter) => receive(self, counter, true),
-            Event::Settle(behind) => settle(self, self.row.next().saturating_sub(behind)),
+            Event::Settle(behind) => {
+                self.settles.set(true);
+                settle(self, self.row.next().saturating_sub(behind));
+                self.settles.set(false);
+            }
         }
     }
 
@@ -135,6 +143,7 @@ proptest! {
             plan: &plan,
             accesses: Cell::new(0),
             room: Cell::new(0),
+            settles: Cell::new(false),
         };
         cpus.run();
         settle(&row, row.next());

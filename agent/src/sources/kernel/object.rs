@@ -49,7 +49,7 @@ impl Object {
         }
         // Nothing in the object is relocated against the kernel's types, so a kernel without BTF will do.
         let mut loader = loader::without_btf();
-        let has_loop = has_loop();
+        let has_loop = u32::from(has_loop());
         loader
             .override_global(globals::SHARDS, &sizes.shards, true)
             .override_global(globals::SLOTS, &sizes.slots, true)
@@ -153,13 +153,13 @@ impl Object {
     }
 }
 
-/// Non-zero where the programs may use `bpf_loop`. Without it they judge less, so that is the answer when in doubt.
-fn has_loop() -> u32 {
+/// Whether the programs may use `bpf_loop`. Without it they judge less, so that is the answer when in doubt.
+pub(super) fn has_loop() -> bool {
     let found = is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_loop);
-    u32::from(found.unwrap_or_else(|error| {
+    found.unwrap_or_else(|error| {
         tracing::warn!(error = chain(&error), "cannot ask the kernel for bpf_loop");
         false
-    }))
+    })
 }
 
 /// Whether the kernel is one that charges maps to RLIMIT_MEMLOCK, and the limit is a real one.

@@ -10,7 +10,7 @@ use super::device::{self, LinkLayer};
 use super::drop_types::DropTypes;
 use super::drops::Drops;
 use super::hooks::Hooks;
-use super::object::{Object, TUNNEL};
+use super::object::{self, Object, TUNNEL};
 use super::sizes::Sizes;
 use super::{AttachMode, KernelError};
 use crate::sources::netlink::Netlink;
@@ -32,6 +32,12 @@ pub fn missing_capabilities() -> Vec<&'static str> {
         missing.push("CAP_NET_ADMIN");
     }
     missing
+}
+
+/// Whether every message of a super-packet under the tunnel can be read (`bpf_loop`).
+#[must_use]
+pub fn reads_super_packets() -> bool {
+    object::has_loop()
 }
 
 /// Kernel memory of the maps for `max_peers` peers, bytes, about.
