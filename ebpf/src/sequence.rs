@@ -85,42 +85,41 @@ const fn tag(word: u64) -> u64 {
 #[inline(always)]
 pub fn receive<M: Memory>(session: &M, counter: u64, continuous: bool) {
     let next = session.get(Field::Next);
-    if counter < next {
-        return late(session, counter, next);
+    let is_ahead = counter >= next && counter < TOO_HIGH;
+    let won = is_ahead && session.exchange(Field::Next, next, counter + 1) == next;
+    // Usually it is the next one, in a block that is open.
+    if won && counter == next && see(session, counter) == Seen::First {
+        session.add(Field::Received, 1);
+    } else {
+        unusual(session, counter, next, won, continuous);
     }
-    if counter >= TOO_HIGH || session.exchange(Field::Next, next, counter + 1) != next {
-        // Another CPU was faster, which happens when two receive the same session at the same moment.
-        return contended(session, counter, continuous);
-    }
-    advance(session, counter, next, continuous);
 }
 
-/// As [`receive`], after the session moved under our hands.
+/// Takes in a message that is not the next one of an open block. `won` says that the session went from `next` to beyond
+/// it; otherwise it is late, or another CPU was faster.
 #[inline(never)]
-fn contended<M: Memory>(session: &M, counter: u64, continuous: bool) {
+fn unusual<M: Memory>(session: &M, counter: u64, next: u64, won: bool, continuous: bool) {
+    let (mut next, mut won) = (next, won);
     for _ in 0..TRIES {
-        let next = session.get(Field::Next);
-        if counter < next {
-            return late(session, counter, next);
-        }
-        if counter >= TOO_HIGH {
+        if won || counter < next || counter >= TOO_HIGH {
             break;
         }
-        if session.exchange(Field::Next, next, counter + 1) == next {
-            return advance(session, counter, next, continuous);
-        }
+        next = session.get(Field::Next);
+        won = counter >= next && session.exchange(Field::Next, next, counter + 1) == next;
     }
-    session.add(Field::Unjudged, 1);
+    if won {
+        advance(session, counter, next, continuous);
+    } else if counter < next {
+        late(session, counter, next);
+    } else {
+        session.add(Field::Unjudged, 1);
+    }
 }
 
 /// The session went from `next` to beyond `counter`, which came just now.
 #[inline(always)]
 fn advance<M: Memory>(session: &M, counter: u64, next: u64, continuous: bool) {
     session.add(Field::Received, 1);
-    // Usually it is the next one, in a block that is open.
-    if counter == next && see(session, counter) == Seen::First {
-        return;
-    }
     let is_judged = continuous && counter - next < TOO_MANY;
     if (counter == next || is_judged) && open(session, counter, next) {
         see(session, counter);

@@ -103,14 +103,17 @@ pub(super) fn follow<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, hea
     walk.bytes = zero as u32;
     walk.data = zero as u32;
     walk.others = zero as u32;
-    first_segment::<DIRECTION>(skb, walk);
-    if walk.at < walk.end {
-        if DIRECTION == TRANSMIT && walk.data != 0 {
+    if walk.at >= walk.end {
+        // A datagram without payload.
+        walk.packets = 1;
+        walk.bytes = headers;
+    } else if DIRECTION == TRANSMIT {
+        one_segment::<DIRECTION>(skb, walk);
+        if walk.data != 0 {
             rest_is_data(walk);
-        } else {
-            walk_rest::<DIRECTION>(skb, walk);
         }
     }
+    walk_rest::<DIRECTION>(skb, walk);
     count::<DIRECTION>(walk);
     if walk.others != 0 {
         if walk.others > 1 {
@@ -160,6 +163,10 @@ fn read_ports<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32, walk: &mut
 #[inline(always)]
 fn rest_is_data(walk: &mut Walk) {
     let bytes = walk.end - walk.at;
+    if bytes == 0 {
+        return;
+    }
+    walk.at = walk.end;
     let packets = bytes.div_ceil(walk.size.max(1));
     let last = bytes - (packets - 1) * walk.size;
     walk.packets += packets;
@@ -170,18 +177,18 @@ fn rest_is_data(walk: &mut Walk) {
 #[inline(always)]
 fn walk_rest<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
     if HAS_LOOP.load() == 0 {
-        for _ in 1..SEGMENTS_WITHOUT_LOOP {
+        for _ in 0..SEGMENTS_WITHOUT_LOOP {
             if walk.at >= walk.end {
                 return;
             }
-            first_segment::<DIRECTION>(skb, walk);
+            one_segment::<DIRECTION>(skb, walk);
         }
     } else {
         let mut step = Step { skb, walk };
         // SAFETY: the callback gets `step`, which outlives the call.
         unsafe {
             let next = next_segment::<DIRECTION> as *mut c_void;
-            bpf_loop(MAX_SEGMENTS - 1, next, ptr::from_mut(&mut step).cast(), 0);
+            bpf_loop(MAX_SEGMENTS, next, ptr::from_mut(&mut step).cast(), 0);
         }
     }
     if walk.at < walk.end {
@@ -213,7 +220,7 @@ unsafe extern "C" fn next_segment<const DIRECTION: u32>(_place: u32, step: *mut 
 
 /// One message, where a call matters less than another copy of the program.
 #[inline(never)]
-fn first_segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
+fn one_segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
     segment::<DIRECTION>(skb, walk);
 }
 
