@@ -111,6 +111,30 @@ pub struct WireGuard {
     pub asked_from: u64,
 }
 
+impl WireGuard {
+    /// Nothing was seen.
+    pub const EMPTY: Self = Self {
+        handshake: Histogram::EMPTY,
+        disco_rtt: Histogram::EMPTY,
+        completed: [0; ROLES],
+        initiations: [0; 2],
+        retries: 0,
+        responses: [0; 2],
+        unpaired_responses: 0,
+        cookies: [0; 2],
+        failures: 0,
+        pings: [0; 2],
+        pongs: [0; 2],
+        pongs_ambiguous: 0,
+        data_window: 0,
+        initiated_at: 0,
+        initiated_index: 0,
+        asked_at: 0,
+        asked_index: 0,
+        asked_from: 0,
+    };
+}
+
 /// Kinds index [`Messages::seen`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
@@ -149,6 +173,15 @@ pub struct Messages {
     pub handshake_response: Histogram,
     /// Disco ping received → pong sent, microseconds.
     pub disco_response: Histogram,
+}
+
+impl Messages {
+    /// Nothing was seen.
+    pub const EMPTY: Self = Self {
+        seen: [[0; KINDS_OF_MESSAGE]; 2],
+        handshake_response: Histogram::EMPTY,
+        disco_response: Histogram::EMPTY,
+    };
 }
 
 /// Indexes of up to [`SESSION_WAYS`] sessions: exactly one cache line. A way is taken by the programs and freed by the

@@ -22,6 +22,9 @@ use super::{
     windows,
 };
 
+/// Ways of a set that sessions whose handshake went unseen may take.
+const UNSEEN_WAYS: usize = SESSION_WAYS / 2;
+
 /// No row.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -144,6 +147,10 @@ pub(super) fn begin(index: u32, role: u32, slot: u32, endpoint: u64, now: u64) -
     let Some(keys) = SESSION_SETS.get_ptr_mut(set) else { return NONE };
     let mut way = 0;
     while way < SESSION_WAYS {
+        // Anybody can invent indexes behind a peer's address: they never take the room of tailscaled's own.
+        if role == ROLE_UNSEEN && way >= UNSEEN_WAYS {
+            break;
+        }
         // SAFETY: as above.
         let free = unsafe {
             compare_exchange(keys.cast::<u64>().add(way), 0, SESSION_TAKEN | u64::from(index)) == 0

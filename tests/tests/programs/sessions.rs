@@ -155,3 +155,18 @@ fn without_bpf_loop_what_is_not_read_is_not_judged() {
     assert_eq!((received, reordered, duplicated, unjudged), (4 + 9 + 2800, 0, 0, 0));
     assert_eq!(lost, 0, "neither the unread nor a gap of several blocks");
 }
+
+#[test]
+fn invented_indexes_behind_a_peer_s_address_leave_room_for_real_handshakes() {
+    let sizes = Sizes { sets: 1, ..Sizes::default() };
+    let Some(programs) = crate::messages::with_peer_and("flood", sizes) else { return };
+    for index in 1000..1100 {
+        pass(&programs, RECEIVE, &transport(index, 7, 64));
+    }
+    let refused = programs.health().unwrap().sessions_without_room;
+    assert_eq!(refused, 100 - SESSION_WAYS as u64 / 2);
+    for index in 1..=SESSION_WAYS as u32 / 2 {
+        pass(&programs, TRANSMIT, &initiation(index));
+        assert!(programs.session(index).unwrap().is_some(), "{index}");
+    }
+}

@@ -3,7 +3,9 @@
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tailgauge_ebpf::layout::{ROLE_INITIATOR, SESSION_BLOCKS, Session, UNATTRIBUTED, WINDOW_NANOSECONDS};
+use tailgauge_ebpf::layout::{
+    ROLE_INITIATOR, ROLE_UNSEEN, SESSION_BLOCKS, Session, UNATTRIBUTED, WINDOW_NANOSECONDS,
+};
 use tailgauge_ebpf::sequence::{Field, Memory, RING, settle};
 
 use crate::model::kernel::SessionTotals;
@@ -18,6 +20,9 @@ const FOLLOWED_AFTER: u64 = 30 * SECOND;
 pub(super) const UNANSWERED_AFTER: u64 = 6 * SECOND;
 /// Then nobody waits for its answer any more.
 const GIVEN_UP_AFTER: u64 = 10 * SECOND;
+
+/// Messages of a session that is taken for none when it was found by them alone. If it is one, it is found again.
+const STRAY: u64 = 2;
 
 /// Words of a row.
 pub(super) const WORDS: usize = size_of::<Session>() / size_of::<u64>();
@@ -173,8 +178,11 @@ impl Said {
             // Whoever took it fills it in at once.
             return now.saturating_sub(since) > GIVEN_UP_AFTER;
         }
+        // Indexes that somebody invented behind a peer's address come once or twice.
+        let is_stray = self.role == ROLE_UNSEEN && self.totals.received <= STRAY && silent > GIVEN_UP_AFTER;
         let is_followed = newest.is_some_and(|newest| newest > self.started_at);
         silent > REJECT_AFTER
+            || is_stray
             || is_followed && silent > FOLLOWED_AFTER
             || self.is_unanswered_after(now, GIVEN_UP_AFTER)
     }
@@ -202,7 +210,7 @@ pub(super) const fn since(totals: &SessionTotals, before: &SessionTotals) -> Ses
 
 #[cfg(test)]
 mod tests {
-    use tailgauge_ebpf::layout::{ROLE_RESPONDER, ROLE_UNSEEN};
+    use tailgauge_ebpf::layout::ROLE_RESPONDER;
     use tailgauge_ebpf::sequence::receive;
 
     use super::*;
@@ -289,6 +297,7 @@ mod tests {
             started_at: seconds(100),
             data_at: seconds(200),
             next: 9,
+            totals: SessionTotals { received: 9, ..SessionTotals::default() },
             ..Said::default()
         };
         let is_over = |newest: Option<u64>, now| said.is_over(0, newest.map(seconds), seconds(now));
@@ -298,6 +307,10 @@ mod tests {
         assert!(!is_over(Some(150), 230));
         assert!(is_over(Some(150), 231));
         assert!(!said.is_over(0, Some(seconds(150)), 0), "a clock read before the data came");
+        let stray = Said { totals: SessionTotals { received: 2, ..said.totals }, ..said };
+        assert!(!stray.is_over(0, None, seconds(210)));
+        assert!(stray.is_over(0, None, seconds(211)));
+        assert!(!Said { role: ROLE_RESPONDER, ..stray }.is_over(0, None, seconds(211)), "tailscaled's own");
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn a_freed_row_is_counted_to_its_end_and_its_next_session_from_its_beginning() {
     side.begin(0, 1, ROLE_UNSEEN, 1, seconds(100));
     side.data(0, [0, 1, 3], seconds(110));
     read(&mut ledger, &side, &mut kernel, 110);
-    side.begin(1, 2, ROLE_UNSEEN, 1, seconds(111));
+    side.begin(1, 2, ROLE_RESPONDER, 1, seconds(111));
     side.data(1, [0], seconds(111));
     side.data(0, [5], seconds(112));
     ledger.sweep(side.table(), seconds(143), &mut Vec::new());
