@@ -221,7 +221,7 @@ fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn E
     writeln!(
         out,
         "\n{:<8} {:>10} {:>10} {:>16} {:>8} {:>20} {:>20}",
-        "peer", "received", "sent", "path", "lost", "handshake peer leg", "remote leg"
+        "peer", "received", "sent", "round trip", "lost", "handshake peer leg", "remote leg"
     )?;
     for peer in scraped.matching("tailgauge_peer_info", &[]) {
         let own = [("peer_id", peer.label("peer_id").unwrap_or_default())];
@@ -241,6 +241,11 @@ fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn E
             mean(&scraped, HANDSHAKES, &[own[0], ("leg", "remote")]),
         )?;
     }
+    writeln!(
+        out,
+        "round trip: of the path to the peer, tailgauge_peer_disco_rtt_seconds; lost: on the way here, \
+         tailgauge_peer_wireguard_lost_packets_total"
+    )?;
     for sample in scraped.matching("tailgauge_tunnel_coverage_ratio", &[]) {
         let label = |name: &str| sample.label(name).unwrap_or("");
         writeln!(out, "coverage of {}, {}: {}", label("device"), label("direction"), sample.value)?;
