@@ -1,7 +1,6 @@
 //! What the programs saw of the tunnel's own messages.
 
 use tailgauge::model::kernel::{Kernel, SessionTotals};
-use tailgauge_ebpf::histogram::Histogram;
 use tailgauge_ebpf::layout::{
     Messages, PATH_DIRECT_IPV4, PATH_PEER_RELAY_IPV6, PathCounters, PeerUnderlayLine, WireGuard,
 };
@@ -29,14 +28,14 @@ pub(super) fn fill(kernel: &mut Kernel) {
         unpaired_responses: 9,
         cookies: [10, 11],
         failures: 12,
-        ..NOTHING
+        ..WireGuard::EMPTY
     };
     let disco = WireGuard {
         disco_rtt: histogram(&[900, 1_100, 40_000]),
         pings: [13, 14],
         pongs: [15, 16],
         pongs_ambiguous: 17,
-        ..NOTHING
+        ..WireGuard::EMPTY
     };
     kernel.wireguard = vec![(0, handshakes), (1, handshakes), (2, disco)];
     let sessions = SessionTotals { received: 1_000, reordered: 20, duplicated: 3, lost: 4, unjudged: 5 };
@@ -47,24 +46,3 @@ pub(super) fn fill(kernel: &mut Kernel) {
         disco_response: histogram(&[100, 150, 3_000_000]),
     }));
 }
-
-const NOTHING: WireGuard = WireGuard {
-    handshake: Histogram::EMPTY,
-    disco_rtt: Histogram::EMPTY,
-    completed: [0; 2],
-    initiations: [0; 2],
-    retries: 0,
-    responses: [0; 2],
-    unpaired_responses: 0,
-    cookies: [0; 2],
-    failures: 0,
-    pings: [0; 2],
-    pongs: [0; 2],
-    pongs_ambiguous: 0,
-    data_window: 0,
-    initiated_at: 0,
-    initiated_index: 0,
-    asked_at: 0,
-    asked_index: 0,
-    asked_from: 0,
-};

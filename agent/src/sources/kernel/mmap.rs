@@ -117,6 +117,15 @@ impl<T: Row> Rows<T> {
         self.words().get(start..start + Self::WORDS).unwrap_or_default()
     }
 
+    /// Adds one to the word at `offset` bytes of a row.
+    pub(super) fn add_one(&mut self, row: u32, offset: usize) -> Result<(), KernelError> {
+        self.ensure(row + 1)?;
+        if let Some(word) = self.row(row).get(offset / size_of::<u64>()) {
+            word.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Copies one row. Each word is whole; words are not of one moment. False when it is not mapped.
     pub(super) fn load(&self, row: u32, into: &mut T) -> bool {
         self.transfer(row, into, |word| word.load(Ordering::Relaxed))

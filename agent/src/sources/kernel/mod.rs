@@ -18,6 +18,7 @@ mod attachment;
 mod attention;
 mod batch;
 mod btf;
+mod changes;
 mod coverage;
 pub(super) mod device;
 mod drop_types;

@@ -11,14 +11,12 @@ use tailgauge_ebpf::layout::{
     DIRECTIONS, LEGS, Line, OPENERS, PEAK_SECONDS, Tcp, Window, Windows, line_index, maps,
 };
 
+use super::changes::{READS_AFTER_CHANGE, copy, signature};
 use super::coverage::Counted;
-use super::mmap::{Row, Rows};
+use super::mmap::Rows;
 use super::object::Object;
 use super::{KernelError, window};
 use crate::model::kernel::{Kernel, SlotCounters};
-
-/// A packet is counted before its window and its connection are: what changed is copied once more.
-pub(super) const READS_AFTER_CHANGE: u8 = 2;
 
 const NO_WINDOWS: Windows = Windows {
     direction: [Window { id: 0, bytes: 0, peaks: [0; PEAK_SECONDS], histogram: Histogram::EMPTY };
@@ -40,21 +38,7 @@ const NO_TCP: Tcp = Tcp {
 
 /// Words of a [`Tcp`] of which at least one changes whenever anything does, and last: count and sum of the
 /// histograms, and all counters.
-const TCP_SIGNATURE: [usize; TCP_SIGNS] = {
-    let histogram = size_of::<Histogram>() / size_of::<u64>();
-    let histograms = offset_of!(Tcp, opened) / size_of::<Histogram>();
-    let mut words = [0; TCP_SIGNS];
-    let mut index = 0;
-    while index < TCP_SIGNS {
-        words[index] = if index < 2 * histograms {
-            (index / 2 + 1) * histogram - 2 + index % 2
-        } else {
-            histograms * histogram + index - 2 * histograms
-        };
-        index += 1;
-    }
-    words
-};
+const TCP_SIGNATURE: [usize; TCP_SIGNS] = signature(LEGS + 1);
 const TCP_SIGNS: usize = 2 * (LEGS + 1) + (size_of::<Tcp>() - offset_of!(Tcp, opened)) / size_of::<u64>();
 
 /// What was read of a slot last.
@@ -235,10 +219,7 @@ impl SlotRows {
         if slot >= self.slots {
             return Ok(());
         }
-        self.tcp.ensure(slot + 1)?;
-        if let Some(word) = self.tcp.row(slot).get(offset / size_of::<u64>()) {
-            word.fetch_add(1, Ordering::Relaxed);
-        }
+        self.tcp.add_one(slot, offset)?;
         self.touch(slot);
         Ok(())
     }
@@ -279,31 +260,6 @@ fn add(counted: &mut [Counted; 2], slot: &SlotCounters) {
     for (into, line) in counted.iter_mut().zip(&slot.direction) {
         into.skbs += line.skbs;
         into.bytes += line.skb_bytes;
-    }
-}
-
-/// Brings one slot's entry in `list`, ordered by slot, up to date; a row equal to `empty` has none. Nothing is
-/// copied unless one of the row's words at `signature` changed.
-pub(super) fn copy<T: Row + PartialEq>(
-    rows: &Rows<T>,
-    slot: u32,
-    list: &mut Vec<(u32, T)>,
-    empty: &T,
-    signature: &[usize],
-) {
-    match list.binary_search_by_key(&slot, |(slot, _)| *slot) {
-        Ok(index) if rows.differs(slot, &list[index].1, signature) => {
-            rows.load(slot, &mut list[index].1);
-            if list[index].1 == *empty {
-                list.remove(index);
-            }
-        }
-        Err(index) if rows.differs(slot, empty, signature) => {
-            let mut row = *empty;
-            rows.load(slot, &mut row);
-            list.insert(index, (slot, row));
-        }
-        _ => {}
     }
 }
 

@@ -8,67 +8,25 @@ use std::sync::atomic::Ordering;
 
 use tailgauge_ebpf::histogram::Histogram;
 use tailgauge_ebpf::layout::{
-    DIRECTIONS, KINDS_OF_MESSAGE, Messages, PathCounters, PeerUnderlayLine, ROLES, TRANSMIT, UDP_PATHS,
-    UNATTRIBUTED, WireGuard, line_index, maps,
+    DIRECTIONS, Messages, PathCounters, PeerUnderlayLine, TRANSMIT, UDP_PATHS, UNATTRIBUTED, WireGuard,
+    line_index, maps,
 };
 
 use super::KernelError;
 use super::attention::Attention;
+use super::changes::{READS_AFTER_CHANGE, copy, signature};
 use super::evidence::path_taken;
 use super::mmap::Rows;
 use super::object::Object;
-use super::rows::{READS_AFTER_CHANGE, copy};
 use crate::model::kernel::Kernel;
 use crate::model::tailnet::Path;
 
-const NO_WIREGUARD: WireGuard = WireGuard {
-    handshake: Histogram::EMPTY,
-    disco_rtt: Histogram::EMPTY,
-    completed: [0; ROLES],
-    initiations: [0; 2],
-    retries: 0,
-    responses: [0; 2],
-    unpaired_responses: 0,
-    cookies: [0; 2],
-    failures: 0,
-    pings: [0; 2],
-    pongs: [0; 2],
-    pongs_ambiguous: 0,
-    data_window: 0,
-    initiated_at: 0,
-    initiated_index: 0,
-    asked_at: 0,
-    asked_index: 0,
-    asked_from: 0,
-};
-const NO_MESSAGES: Messages = Messages {
-    seen: [[0; KINDS_OF_MESSAGE]; 2],
-    handshake_response: Histogram::EMPTY,
-    disco_response: Histogram::EMPTY,
-};
-
 /// Words of a [`WireGuard`] of which at least one changes whenever a message was counted: count and sum of the
 /// histograms, and all counters.
-const SIGNATURE: [usize; HISTOGRAM_SIGNS + COUNTERS] = {
-    let histogram = size_of::<Histogram>() / size_of::<u64>();
-    let mut words = [0; HISTOGRAM_SIGNS + COUNTERS];
-    let mut index = 0;
-    while index < words.len() {
-        words[index] = if index < HISTOGRAM_SIGNS {
-            (index / 2 + 1) * histogram - 2 + index % 2
-        } else {
-            offset_of!(WireGuard, completed) / size_of::<u64>() + index - HISTOGRAM_SIGNS
-        };
-        index += 1;
-    }
-    words
-};
-const HISTOGRAM_SIGNS: usize = 2 * offset_of!(WireGuard, completed) / size_of::<Histogram>();
+const SIGNATURE: [usize; 2 * HISTOGRAMS + COUNTERS] = signature(HISTOGRAMS);
+const HISTOGRAMS: usize = offset_of!(WireGuard, completed) / size_of::<Histogram>();
 const COUNTERS: usize =
     (offset_of!(WireGuard, data_window) - offset_of!(WireGuard, completed)) / size_of::<u64>();
-
-/// Word of `failures`.
-const FAILURES: usize = offset_of!(WireGuard, failures) / size_of::<u64>();
 
 /// Receive and transmit.
 type Lines = [PeerUnderlayLine; DIRECTIONS as usize];
@@ -178,10 +136,10 @@ impl UnderlayRows {
             self.wireguard.ensure(rows)?;
             for (slot, stale) in (0..rows).zip(&mut self.stale).filter(|(_, stale)| **stale > 0) {
                 *stale -= 1;
-                copy(&self.wireguard, slot, &mut kernel.wireguard, &NO_WIREGUARD, &SIGNATURE);
+                copy(&self.wireguard, slot, &mut kernel.wireguard, &WireGuard::EMPTY, &SIGNATURE);
             }
         }
-        let messages = kernel.messages.get_or_insert_with(|| Box::new(NO_MESSAGES));
+        let messages = kernel.messages.get_or_insert_with(|| Box::new(Messages::EMPTY));
         self.messages.load(0, messages);
         Ok(())
     }
@@ -239,10 +197,7 @@ impl UnderlayRows {
             return Ok(());
         }
         self.ensure(slot + 1)?;
-        self.wireguard.ensure(slot + 1)?;
-        if let Some(word) = self.wireguard.row(slot).get(FAILURES) {
-            word.fetch_add(1, Ordering::Relaxed);
-        }
+        self.wireguard.add_one(slot, offset_of!(WireGuard, failures))?;
         self.touch(slot);
         Ok(())
     }
