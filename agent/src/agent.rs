@@ -20,7 +20,7 @@ use crate::outputs::http::{Limits, ListenError, Server, Site};
 use crate::outputs::own::SelfMetrics;
 use crate::sources::host::{HostSource, NodeSource, Paths, boot};
 use crate::sources::kernel::{self, DeviceWatch, KernelConfig, KernelError, KernelSource};
-use crate::sources::sampler::{Sampler, Samples};
+use crate::sources::sampler::{Sampler, SamplerConfig};
 use crate::sources::tailscale::{self, TailscaleConfig};
 
 /// Name of the kernel source in the self metrics.
@@ -36,8 +36,8 @@ pub enum ServeError {
     /// The runtime or a signal handler could not be made.
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
-    /// The thread that samples.
-    #[error("cannot start the thread that samples")]
+    /// The sampler.
+    #[error("cannot start to sample")]
     Sampler(#[source] std::io::Error),
     /// The kernel side.
     #[error("cannot watch the tunnel")]
@@ -60,7 +60,7 @@ struct State {
     host_read: Option<Instant>,
     node: NodeSource,
     /// `None` while sampling is off.
-    samples: Option<Samples>,
+    sampler: Option<Sampler>,
     grace: Duration,
 }
 
@@ -76,8 +76,8 @@ impl State {
             self.host.collect(&mut self.model.host, &mut self.model.collectors);
             self.host_read = Some(started);
         }
-        if let Some(samples) = &self.samples {
-            samples.read(&mut self.model.sampled, &mut self.model.collectors);
+        if let Some(sampler) = &mut self.sampler {
+            sampler.read(&mut self.kernel, &mut self.model.sampled, &mut self.model.collectors);
         }
     }
 
@@ -99,6 +99,12 @@ impl State {
 
     fn every_second(&mut self) {
         self.kernel.sweep();
+        if let Some(sampler) = &mut self.sampler
+            && let Err(error) = sampler.look(&mut self.kernel, &mut self.model.sampled)
+        {
+            tracing::error!(%error, "cannot sample any more");
+            self.sampler = None;
+        }
         let now = Instant::now();
         for (slot, path) in self.kernel.paths() {
             self.model.slots.see_path(*slot, *path, now);
@@ -203,7 +209,7 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
 }
 
 fn state(options: &Options) -> Result<State, ServeError> {
-    let kernel = KernelSource::load(&KernelConfig {
+    let mut kernel = KernelSource::load(&KernelConfig {
         interface: options.interface.clone(),
         max_peers: options.max_peers,
         attach_mode: match options.attach_mode {
@@ -214,18 +220,19 @@ fn state(options: &Options) -> Result<State, ServeError> {
         handshake_timeout: options.tcp_handshake_timeout,
         underlay: options.underlay_interface.clone(),
         drops: options.collectors.enabled.contains(DROPS),
+        sampling: !options.sampler_interval.is_zero(),
     })?;
     let host =
         HostSource::new(paths(options), |collector| options.collectors.enabled.contains(collector.name));
     let node = NodeSource::new(paths(options));
     let mut model = Model { slots: SlotTable::new(kernel.slots()), ..Model::default() };
     model.host.boot = Some(boot());
-    let samples = (!options.sampler_interval.is_zero()).then(|| {
-        let (tunnel, ring) = (options.interface.clone(), kernel.ring_drops());
-        Samples::start(Sampler::new(paths(options), tunnel, ring, options.sampler_interval))
+    let sampler = (!options.sampler_interval.is_zero()).then(|| {
+        let config = SamplerConfig { paths: paths(options), interval: options.sampler_interval };
+        Sampler::start(config, &mut kernel, &mut model.sampled)
     });
-    let samples = samples.transpose().map_err(ServeError::Sampler)?;
-    Ok(State { model, kernel, host, host_read: None, node, samples, grace: options.peer_grace })
+    let sampler = sampler.transpose().map_err(ServeError::Sampler)?;
+    Ok(State { model, kernel, host, host_read: None, node, sampler, grace: options.peer_grace })
 }
 
 fn paths(options: &Options) -> Paths {

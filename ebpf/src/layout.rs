@@ -2,15 +2,17 @@
 //! sizes, no padding. Rows are per *slot* (a peer's row); slot 0 collects what belongs to no known peer.
 
 mod names;
+mod sampling;
 mod wireguard;
 
 use crate::histogram::Histogram;
 
 pub use names::{globals, maps, programs};
+pub use sampling::*;
 pub use wireguard::*;
 
 /// Changes with any change below; part of the pin directory's name.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Traffic that no known peer accounts for.
 pub const UNATTRIBUTED: u32 = 0;
@@ -384,6 +386,10 @@ mod tests {
             size_of::<Messages>(),
             size_of::<Endpoint>(),
             size_of::<Disco>(),
+            size_of::<Watched>(),
+            size_of::<Found>(),
+            size_of::<Sample>(),
+            size_of::<CpuSample>(),
         ] {
             assert_eq!(size % 8, 0, "array rows are rounded up to 8 bytes by the kernel");
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tailgauge_ebpf::layout::{
-    Control, Health, Line, Messages, PeerUnderlayLine, Tcp, UnderlayLine, Windows, WireGuard,
+    Control, Health, Line, Messages, PeerUnderlayLine, Tcp, UnderlayLine, Windows, WireGuard, programs,
 };
 
 /// How a program sits on its hook.
@@ -15,6 +15,8 @@ pub enum HookMode {
     Clsact,
     /// A raw tracepoint.
     RawTracepoint,
+    /// A perf event of the kernel's clock.
+    PerfEvent,
     /// Not attached.
     None,
 }
@@ -27,6 +29,7 @@ impl HookMode {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
             Self::RawTracepoint => "raw_tracepoint",
+            Self::PerfEvent => "perf_event",
             Self::None => "none",
         }
     }
@@ -55,8 +58,12 @@ pub struct SlotCounters {
 impl Hook {
     /// Every way in which a program can be attached to this kind of hook.
     #[must_use]
-    pub const fn modes(&self) -> &'static [HookMode] {
-        if self.device.is_empty() { &[HookMode::RawTracepoint] } else { &[HookMode::Tcx, HookMode::Clsact] }
+    pub fn modes(&self) -> &'static [HookMode] {
+        match self.hook {
+            programs::DROPS => &[HookMode::RawTracepoint],
+            programs::SAMPLING => &[HookMode::PerfEvent],
+            _ => &[HookMode::Tcx, HookMode::Clsact],
+        }
     }
 }
 
@@ -221,4 +228,16 @@ pub struct Kernel {
     pub keys_without_room: u64,
     /// Program run time.
     pub programs: Vec<ProgramRun>,
+}
+
+impl Kernel {
+    /// Writes the state of a hook that is on no device, the one at `place`; those behind it are to follow anew.
+    pub fn set_hook(&mut self, place: usize, hook: &'static str, mode: HookMode, reason: Option<&str>) {
+        let same =
+            |known: &Hook| known.hook == hook && known.mode == mode && known.reason.as_deref() == reason;
+        if !self.hooks.get(place).is_some_and(same) {
+            self.hooks.truncate(place);
+            self.hooks.push(Hook { device: String::new(), hook, mode, reason: reason.map(str::to_owned) });
+        }
+    }
 }

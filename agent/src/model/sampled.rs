@@ -142,6 +142,16 @@ impl Default for Sampled {
 }
 
 impl Sampled {
+    /// A CPU by its number.
+    pub fn cpu(&mut self, number: u32) -> &mut SampledCpu {
+        let place = self.cpus.binary_search_by_key(&number, |cpu| cpu.cpu).unwrap_or_else(|place| {
+            let none = || Distribution::new(PART_BOUNDS);
+            self.cpus.insert(place, SampledCpu { cpu: number, busy: none(), softirq: none() });
+            place
+        });
+        &mut self.cpus[place]
+    }
+
     /// Second of `now`, as peaks count.
     #[must_use]
     pub fn second(&self, now: Instant) -> u64 {
@@ -181,5 +191,15 @@ mod tests {
         samples.add(116, 0.1);
         assert_eq!(samples.peak(116), Some(0.1));
         assert_eq!(samples.peak(500), None, "nothing lately");
+    }
+
+    #[test]
+    fn a_cpu_that_returns_is_the_same_row() {
+        let mut sampled = Sampled::default();
+        for number in [2, 0, 2] {
+            sampled.cpu(number).busy.add(0, 0.5);
+        }
+        let counts: Vec<_> = sampled.cpus.iter().map(|cpu| (cpu.cpu, cpu.busy.count())).collect();
+        assert_eq!(counts, [(0, 1), (2, 2)]);
     }
 }

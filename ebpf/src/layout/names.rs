@@ -56,6 +56,16 @@ pub mod maps {
     pub const DISCO_KEYS: &str = "DISCO_KEYS";
     /// `LRU_HASH` [`crate::layout::Endpoint`] → [`crate::layout::Disco`].
     pub const DISCO: &str = "DISCO";
+    /// `ARRAY` of one [`crate::layout::Watched`], mmapable.
+    pub const WATCHED: &str = "WATCHED";
+    /// `ARRAY` of one [`crate::layout::Found`], mmapable.
+    pub const FOUND: &str = "FOUND";
+    /// `ARRAY` of `u64`, a row a CPU: bytes from the address of a variable of each CPU to that of this one's.
+    pub const CPU_OFFSETS: &str = "CPU_OFFSETS";
+    /// `ARRAY` of [`crate::layout::Sample`], mmapable.
+    pub const SAMPLES: &str = "SAMPLES";
+    /// `ARRAY` of [`crate::layout::CpuSample`], mmapable.
+    pub const CPU_SAMPLES: &str = "CPU_SAMPLES";
 }
 
 /// Names of the programs in the object.
@@ -70,6 +80,10 @@ pub mod programs {
     pub const UNDERLAY_EGRESS: &str = "underlay_egress";
     /// Raw tracepoint `kfree_skb`: dropped packets.
     pub const DROPS: &str = "drops";
+    /// Perf event: takes a sample.
+    pub const SAMPLING: &str = "sampling";
+    /// Classifier that is attached nowhere: run by the agent, it finds what is to be sampled.
+    pub const SAMPLING_FIND: &str = "sampling_find";
 }
 
 /// Names of the constants that the loader sets before verification.

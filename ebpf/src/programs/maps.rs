@@ -8,8 +8,9 @@ use aya_ebpf::{
 };
 use tailgauge_ebpf::{
     layout::{
-        Connection, Control, Disco, DropRow, FlowKey, Handshake, Health, Line, Messages, PeerUnderlayLine,
-        Ports, Session, SessionSet, Tcp, Underlay, UnderlayLine, Windows, WireGuard,
+        self, Connection, Control, CpuSample, Disco, DropRow, FlowKey, Found, Handshake, Health, Line,
+        Messages, PeerUnderlayLine, Ports, Sample, Session, SessionSet, Tcp, Underlay, UnderlayLine, Watched,
+        Windows, WireGuard,
     },
     packet::{V4, V6},
 };
@@ -114,3 +115,17 @@ pub(super) type EndpointWords = [u64; 3];
 /// The datagram that a CPU is at.
 #[map]
 pub(super) static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(super) static WATCHED: Array<Watched> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static FOUND: Array<Found> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(super) static CPU_OFFSETS: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub(super) static SAMPLES: Array<Sample> = Array::with_max_entries(layout::SAMPLES, BPF_F_MMAPABLE);
+#[map]
+pub(super) static CPU_SAMPLES: Array<CpuSample> = Array::with_max_entries(layout::SAMPLES, BPF_F_MMAPABLE);
+/// A variable of each CPU, whose addresses are those of all such variables but for where they begin.
+#[map]
+pub(super) static OF_EACH_CPU: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

@@ -14,6 +14,8 @@ mod health;
 mod histogram;
 mod maps;
 mod messages;
+mod peek;
+mod sampling;
 mod sessions;
 mod single;
 mod skb;

@@ -1,6 +1,6 @@
 //! What the machine said on its console, and what follows from it.
 
-use super::initramfs::TESTS;
+use super::initramfs::{TESTS, UNIT};
 use crate::test::Tally;
 
 /// First words of the lines that init.sh writes for this.
@@ -55,7 +55,7 @@ impl Console {
         if hooks != expected_hooks {
             lacks.push(format!("the hooks should be {expected_hooks}"));
         }
-        for name in TESTS {
+        for name in TESTS.into_iter().chain([UNIT]) {
             if !self.ended.iter().any(|(ended, success)| ended == name && *success) {
                 lacks.push(format!("the tests {name} failed or did not end"));
             }
@@ -90,6 +90,7 @@ mod tests {
         tailgauge-vm: attach exited 0\n\
         tailgauge-vm: attach_underlay exited 0\n\
         tailgauge-vm: drops exited 0\n\
+        tailgauge-vm: unit exited 0\n\
         tailgauge-vm: SKIPPED a_test: needs `nft`\n\
         tailgauge-vm: done\n";
 

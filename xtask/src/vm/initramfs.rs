@@ -30,6 +30,9 @@ const MODULES: [&str; 9] = [
 /// Test binaries that run in the machine; init.sh names them too.
 pub const TESTS: [&str; 4] = ["programs", "attach", "attach_underlay", "drops"];
 
+/// Unit tests of the agent; init.sh says which of them run in the machine.
+pub const UNIT: &str = "unit";
+
 /// What was built for the machine.
 pub struct Binaries {
     /// Name in the machine, and file.
@@ -47,7 +50,9 @@ impl Binaries {
         tests.args(["test", "--no-run", "--package", "tailgauge-testbed"]);
         files.extend(executables(tests.args(TESTS.iter().flat_map(|name| ["--test", name])))?);
         files.retain(|(name, _)| name == "tailgauge" || TESTS.contains(&name.as_str()));
-        if files.len() == 1 + TESTS.len() {
+        let unit = executables(cargo().args(["test", "--no-run", "--package", "tailgauge", "--lib"]))?;
+        files.extend(unit.into_iter().map(|(_, file)| (UNIT.to_owned(), file)));
+        if files.len() == 2 + TESTS.len() {
             return Ok(Self { files });
         }
         Err(Error::Refused(format!("cargo built other binaries than tailgauge and {}", TESTS.join(", "))))

@@ -7,6 +7,7 @@ mod boot;
 mod cgroup;
 mod conntrack;
 mod cpu;
+mod cpu_list;
 mod cpufreq;
 mod diskstats;
 mod ethtool;
@@ -47,6 +48,7 @@ use crate::model::tailnet::Tailnet;
 
 pub use boot::boot;
 pub(super) use cpu::CpuReader;
+pub(super) use cpu_list::CpuList;
 pub use node::NodeSource;
 pub(super) use pressure::PressureReader;
 pub(super) use qdisc::roots as root_qdiscs;

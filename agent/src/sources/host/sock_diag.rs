@@ -42,6 +42,13 @@ impl Socket {
         u16::from_be_bytes([self.id[0], self.id[1]])
     }
 
+    /// Local address.
+    pub(in crate::sources::host) fn address(&self) -> [u8; 16] {
+        let mut address = [0; 16];
+        address.copy_from_slice(&self.id[ID_LOCAL_ADDRESS..ID_REMOTE_ADDRESS]);
+        address
+    }
+
     /// Never reused while the host is up.
     pub(in crate::sources) fn cookie(&self) -> [u8; 8] {
         let mut cookie = [0; 8];

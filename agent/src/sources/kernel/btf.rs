@@ -56,6 +56,13 @@ pub(super) struct Type {
     at: u64,
 }
 
+impl Type {
+    /// Size of a structure.
+    pub(super) const fn bytes(&self) -> u32 {
+        self.other
+    }
+}
+
 /// A description that is being read.
 #[derive(Debug)]
 pub(super) struct Btf<R> {
@@ -132,8 +139,14 @@ impl<R: ReadAt> Btf<R> {
     }
 
     /// Numbers of `names` in the table of strings, where each string is once; `None` for one that is not there.
-    pub(super) fn strings<const N: usize>(&mut self, names: [&str; N]) -> io::Result<[Option<u32>; N]> {
-        let mut found = [None; N];
+    pub(super) fn strings(&mut self, names: &[&str]) -> io::Result<Vec<Option<u32>>> {
+        let mut found = vec![None; names.len()];
+        // Few names have the length of a string that is looked at.
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
+        let mut by_length = vec![Vec::new(); longest + 1];
+        for (place, name) in names.iter().enumerate() {
+            by_length[name.len()].push((place, name.as_bytes()));
+        }
         let mut at = self.strings.start;
         while at < self.strings.end {
             let (start, end) = (self.strings.start, self.strings.end);
@@ -144,8 +157,9 @@ impl<R: ReadAt> Btf<R> {
             };
             let mut number = (at - start) as u32;
             for string in chunk[..last].split(|byte| *byte == 0) {
-                if let Some(place) = names.iter().position(|name| name.as_bytes() == string) {
-                    found[place].get_or_insert(number);
+                let candidates = by_length.get(string.len()).map_or(&[][..], Vec::as_slice);
+                if let Some((place, _)) = candidates.iter().find(|(_, name)| *name == string) {
+                    found[*place].get_or_insert(number);
                 }
                 number += string.len() as u32 + 1;
             }
@@ -164,11 +178,11 @@ impl<R: ReadAt> Btf<R> {
     }
 
     /// Looks through all types for the first of each kind and name, and remembers places on the way.
-    pub(super) fn find<const N: usize>(
-        &mut self,
-        wanted: [(Wanted, Option<u32>); N],
-    ) -> io::Result<[Option<Type>; N]> {
-        let mut found = [None; N];
+    pub(super) fn find(&mut self, wanted: &[(Wanted, Option<u32>)]) -> io::Result<Vec<Option<Type>>> {
+        let mut found = vec![None; wanted.len()];
+        let mut by_name: Vec<_> =
+            (0..).zip(wanted).filter_map(|(place, (_, name))| Some(((*name)?, place))).collect();
+        by_name.sort_unstable();
         self.places.clear();
         let (mut at, mut number) = (self.types.start, 1);
         while at < self.types.end {
@@ -176,9 +190,11 @@ impl<R: ReadAt> Btf<R> {
                 self.places.push(at);
             }
             let (found_type, next) = self.type_at(at)?;
-            for ((wanted, name), found) in wanted.iter().zip(&mut found) {
-                if found.is_none() && *name == Some(found_type.name) && wanted.kind() == found_type.kind {
-                    *found = Some(found_type);
+            let first = by_name.partition_point(|(name, _)| *name < found_type.name);
+            for (_, place) in by_name[first..].iter().take_while(|(name, _)| *name == found_type.name) {
+                let place: usize = *place;
+                if found[place].is_none() && wanted[place].0.kind() == found_type.kind {
+                    found[place] = Some(found_type);
                 }
             }
             (at, number) = (next, number + 1);
@@ -246,27 +262,37 @@ impl<R: ReadAt> Btf<R> {
         Ok(None)
     }
 
-    /// Offset in bytes of a member, which may be within anonymous structures and unions.
-    pub(super) fn member(&mut self, of: &Type, name: u32) -> io::Result<Option<u32>> {
-        self.member_within(of, name, MAX_DEPTH)
+    /// Offset in bytes of a member of a member of …, each of which may be within anonymous structures and unions.
+    pub(super) fn path(&mut self, of: &Type, names: &[u32]) -> io::Result<Option<u32>> {
+        let (mut within, mut offset) = (Some(*of), 0u32);
+        for name in names {
+            let Some(of) = within else { return Ok(None) };
+            let Some((member, number)) = self.member(&of, *name, MAX_DEPTH)? else { return Ok(None) };
+            offset = offset.saturating_add(member);
+            within = self.resolve(number)?;
+        }
+        Ok(Some(offset))
     }
 
-    fn member_within(&mut self, of: &Type, name: u32, depth: u32) -> io::Result<Option<u32>> {
+    /// Offset of a member, and the number of its type.
+    fn member(&mut self, of: &Type, name: u32, depth: u32) -> io::Result<Option<(u32, u32)>> {
+        if !matches!(of.kind, kind::STRUCT | kind::UNION) {
+            return Ok(None);
+        }
         for index in 0..u64::from(of.count) {
             let member: [u8; MEMBER_BYTES as usize] = self.array(of.at + index * MEMBER_BYTES)?;
             let bits = if of.packed { word(&member, 8) & 0xff_ffff } else { word(&member, 8) };
-            let found = word(&member, 0);
+            let (found, number) = (word(&member, 0), word(&member, 4));
             if found == name {
-                return Ok((bits % 8 == 0).then_some(bits / 8));
+                return Ok((bits % 8 == 0).then_some((bits / 8, number)));
             }
             if found != 0 || depth == 0 {
                 continue;
             }
-            let inner = self.resolve(word(&member, 4))?;
-            if let Some(inner) = inner.filter(|inner| matches!(inner.kind, kind::STRUCT | kind::UNION))
-                && let Some(offset) = self.member_within(&inner, name, depth - 1)?
+            if let Some(inner) = self.resolve(number)?
+                && let Some((offset, number)) = self.member(&inner, name, depth - 1)?
             {
-                return Ok((bits / 8).checked_add(offset));
+                return Ok((bits / 8).checked_add(offset).map(|offset| (offset, number)));
             }
         }
         Ok(None)
@@ -299,7 +325,7 @@ impl<R: ReadAt> Btf<R> {
 }
 
 /// What a type that is looked for is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Wanted {
     Struct,
     Enum,

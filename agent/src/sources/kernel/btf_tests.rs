@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sources::kernel::description::Description;
 
 impl ReadAt for Vec<u8> {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -73,50 +74,61 @@ fn members_are_found_within_anonymous_unions_and_behind_qualifiers() {
     ]);
     let bytes = description(&types, &["", "outer", "inner", "flag", "other"]);
     let mut btf = Btf::open(bytes).unwrap();
-    let [outer, inner, flag, none] = btf.strings(["outer", "inner", "flag", "absent"]).unwrap();
-    assert_eq!((outer, inner, flag, none), (Some(1), Some(7), Some(13), None));
-    let [found, absent] = btf.find([(Wanted::Struct, outer), (Wanted::Enum, outer)]).unwrap();
-    assert!(absent.is_none());
-    let found = found.unwrap();
-    assert_eq!(btf.member(&found, 7).unwrap(), Some(12));
-    assert_eq!(btf.member(&found, 13).unwrap(), None, "a bit field has no byte of its own");
-    assert_eq!(btf.member(&found, 99).unwrap(), None);
+    let numbers = btf.strings(&["outer", "inner", "flag", "absent"]).unwrap();
+    assert_eq!(numbers, [Some(1), Some(7), Some(13), None]);
+    let found =
+        btf.find(&[(Wanted::Struct, Some(1)), (Wanted::Enum, Some(1)), (Wanted::Struct, None)]).unwrap();
+    assert!(found[1].is_none() && found[2].is_none());
+    let found = found[0].unwrap();
+    assert_eq!(found.bytes(), 24);
+    assert_eq!(btf.path(&found, &[7]).unwrap(), Some(12));
+    assert_eq!(btf.path(&found, &[13]).unwrap(), None, "a bit field has no byte of its own");
+    assert_eq!(btf.path(&found, &[99]).unwrap(), None);
+    assert_eq!(btf.path(&found, &[7, 7]).unwrap(), None, "a number has no members");
 }
 
 #[test]
 fn a_structure_that_contains_itself_ends() {
     let types = words(&[1, kind::STRUCT << 24 | 1, 8, 0, 1, 0]);
     let mut btf = Btf::open(description(&types, &["", "loop"])).unwrap();
-    let [found] = btf.find([(Wanted::Struct, Some(1))]).unwrap();
-    assert_eq!(btf.member(&found.unwrap(), 77).unwrap(), None);
+    let found = btf.find(&[(Wanted::Struct, Some(1))]).unwrap();
+    assert_eq!(btf.path(&found[0].unwrap(), &[77]).unwrap(), None);
     let types = words(&[1, kind::TYPEDEF << 24, 1]);
     let mut btf = Btf::open(description(&types, &["", "loop"])).unwrap();
-    let [found] = btf.find([(Wanted::Typedef, Some(1))]).unwrap();
-    assert_eq!(btf.parameters(&found.unwrap()).unwrap(), None);
+    let found = btf.find(&[(Wanted::Typedef, Some(1))]).unwrap();
+    assert_eq!(btf.parameters(&found[0].unwrap()).unwrap(), None);
 }
 
 #[test]
 fn types_of_this_kernel_are_read() {
-    let Ok(file) = File::open("/sys/kernel/btf/vmlinux") else {
-        eprintln!("skipped: this kernel does not describe its types");
-        return;
+    let members = [
+        ("sk_buff", "dev"),
+        ("sk_buff", "sk"),
+        ("list_head", "next"),
+        ("list_head", "prev"),
+        ("task_struct", "se.run_node"),
+        ("task_struct", "se"),
+        ("sched_entity", "run_node"),
+        ("sk_buff", "absent"),
+    ];
+    let others = [(Wanted::Enum, "skb_drop_reason")];
+    let mut kernel = match Description::of_this_kernel(&members, &others) {
+        Ok(kernel) => kernel,
+        Err(error) => return eprintln!("skipped: {error}"),
     };
-    let mut btf = Btf::open(file).unwrap();
-    let [skb, dev, sk, list, next, prev, reasons] =
-        btf.strings(["sk_buff", "dev", "sk", "list_head", "next", "prev", "skb_drop_reason"]).unwrap();
-    let [skb, list, reasons] =
-        btf.find([(Wanted::Struct, skb), (Wanted::Struct, list), (Wanted::Enum, reasons)]).unwrap();
+    let mut offset = |place: usize| kernel.offset(members[place]).map_err(|error| error.to_string());
     let word = size_of::<usize>() as u32;
-    let (skb, list) = (skb.unwrap(), list.unwrap());
     // Where they have been since 4.16 (include/linux/skbuff.h, include/linux/types.h).
-    assert_eq!(btf.member(&skb, dev.unwrap()).unwrap(), Some(2 * word));
-    assert_eq!(btf.member(&skb, sk.unwrap()).unwrap(), Some(3 * word));
-    assert_eq!(btf.member(&list, next.unwrap()).unwrap(), Some(0));
-    assert_eq!(btf.member(&list, prev.unwrap()).unwrap(), Some(word));
-    if let Some(reasons) = reasons {
-        let values = btf.values(&reasons, 100).unwrap();
+    assert_eq!([0, 1, 2, 3].map(&mut offset), [Ok(2 * word), Ok(3 * word), Ok(0), Ok(word)]);
+    let [inner, outer, rest] = [4, 5, 6].map(|place| offset(place).unwrap());
+    assert_eq!(inner, outer + rest, "a member of a member");
+    let missing = offset(7).unwrap_err();
+    assert!(missing.contains("no sk_buff.absent"), "{missing}");
+    if let Ok(values) = kernel.values("skb_drop_reason", 100) {
         assert!(values.contains(&("SKB_NOT_DROPPED_YET".to_owned(), 0)), "{values:?}");
+        assert_eq!(kernel.value("skb_drop_reason", "SKB_NOT_DROPPED_YET").unwrap(), 0);
     }
+    assert!(kernel.bytes("sk_buff").unwrap() > 3 * word);
 }
 
 proptest! {
@@ -135,9 +147,9 @@ proptest! {
             }
         }
         let mut btf = Btf::open(description(&words(&sane), &["", "a", "b"])).unwrap();
-        if let Ok(found) = btf.find([(Wanted::Struct, Some(1)), (Wanted::Enum, Some(1)), (Wanted::Typedef, Some(1))]) {
+        if let Ok(found) = btf.find(&[(Wanted::Struct, Some(1)), (Wanted::Enum, Some(1)), (Wanted::Typedef, Some(1))]) {
             for found in found.iter().flatten() {
-                let _ = btf.member(found, 3);
+                let _ = btf.path(found, &[3, 1]);
                 let _ = btf.values(found, 10);
                 let _ = btf.parameters(found);
             }

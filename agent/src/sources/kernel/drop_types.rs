@@ -1,35 +1,42 @@
 //! What the program on `kfree_skb` must know of the running kernel: where fields lie, and what reasons are called.
 
-use std::fs::File;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 
 use tailgauge_ebpf::layout::{DROP_REASONS, globals};
 
-use super::btf::{Btf, ReadAt, Wanted};
+use super::btf::{ReadAt, Wanted};
+use super::description::{Description, Member, TypeError};
 
-/// Description of the running kernel.
-const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 /// The namespace of the calling thread.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 /// Longest name of a reason that is believed.
 const LONGEST: usize = 64;
 /// No reason has this number.
 const NONE: u32 = u32::MAX - 1;
+const REASONS: &str = "skb_drop_reason";
+const TRACEPOINT: &str = "btf_trace_kfree_skb";
+
+/// Members that are looked for.
+pub(super) const MEMBERS: &[Member] = &[
+    ("sk_buff", "dev"),
+    ("sk_buff", "sk"),
+    ("net_device", "ifindex"),
+    ("net_device", "nd_net"),
+    ("sock_common", "skc_net"),
+    ("net", "ns.inum"),
+];
+/// What else is looked for.
+pub(super) const OTHERS: &[(Wanted, &str)] = &[(Wanted::Enum, REASONS), (Wanted::Typedef, TRACEPOINT)];
 
 /// Why drops cannot be counted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DropError {
-    /// No description, or one that cannot be read.
-    #[error("drops need the kernel's description of its types in {KERNEL} (CONFIG_DEBUG_INFO_BTF): {0}")]
-    Description(#[source] io::Error),
-    /// Something is called differently.
-    #[error("this kernel has no {0}: it is newer or older than the agent knows")]
-    Missing(&'static str),
+    /// The kernel.
+    #[error(transparent)]
+    Types(#[from] TypeError),
     /// The own network namespace is not known.
     #[error("cannot tell which network namespace this is ({NAMESPACE}): {0}")]
-    Namespace(#[source] io::Error),
+    Namespace(#[source] std::io::Error),
 }
 
 /// Facts about the running kernel.
@@ -61,68 +68,32 @@ pub(super) enum Reason {
 }
 
 impl DropTypes {
-    /// Asks the running kernel.
-    pub(super) fn of_this_kernel() -> Result<Self, DropError> {
-        let file = File::open(Path::new(KERNEL)).map_err(DropError::Description)?;
-        let mut types = Self::read(file)?;
-        let namespace = std::fs::metadata(NAMESPACE).map_err(DropError::Namespace)?;
-        // The number of a namespace has 32 bits (`struct ns_common`).
-        types.own_namespace = namespace.ino() as u32;
-        Ok(types)
-    }
-
-    fn read(source: impl ReadAt) -> Result<Self, DropError> {
-        let mut btf = Btf::open(source).map_err(DropError::Description)?;
-        let [dev, sk, ifindex, nd_net, skc_net, ns, inum] = btf
-            .strings(["dev", "sk", "ifindex", "nd_net", "skc_net", "ns", "inum"])
-            .map_err(DropError::Description)?;
-        let [skb, device, sock, net, ns_common, reasons, tracepoint] = btf
-            .strings([
-                "sk_buff",
-                "net_device",
-                "sock_common",
-                "net",
-                "ns_common",
-                "skb_drop_reason",
-                "btf_trace_kfree_skb",
-            ])
-            .map_err(DropError::Description)?;
-        let [skb, device, sock, net, ns_common, reasons, tracepoint] = btf
-            .find([
-                (Wanted::Struct, skb),
-                (Wanted::Struct, device),
-                (Wanted::Struct, sock),
-                (Wanted::Struct, net),
-                (Wanted::Struct, ns_common),
-                (Wanted::Enum, reasons),
-                (Wanted::Typedef, tracepoint),
-            ])
-            .map_err(DropError::Description)?;
-        let mut member = |of, name: Option<u32>, what| match (of, name) {
-            (Some(of), Some(name)) => {
-                let offset = btf.member(&of, name).map_err(DropError::Description)?;
-                offset.ok_or(DropError::Missing(what))
-            }
-            _ => Err(DropError::Missing(what)),
-        };
-        let mut types = Self {
-            skb_device: member(skb, dev, "sk_buff.dev")?,
-            skb_socket: member(skb, sk, "sk_buff.sk")?,
-            device_index: member(device, ifindex, "net_device.ifindex")?,
-            device_namespace: member(device, nd_net, "net_device.nd_net")?,
-            socket_namespace: member(sock, skc_net, "sock_common.skc_net")?,
-            namespace_inode: member(net, ns, "net.ns")? + member(ns_common, inum, "ns_common.inum")?,
-            ..Self::default()
-        };
-        let tracepoint = tracepoint.ok_or(DropError::Missing("tracepoint kfree_skb"))?;
-        let parameters = btf.parameters(&tracepoint).map_err(DropError::Description)?;
-        // The first parameter is not the tracepoint's but its handler's.
-        types.arguments = parameters.and_then(|count| count.checked_sub(1)).unwrap_or(1);
-        if let Some(reasons) = reasons {
-            // Without names, there are numbers.
-            types.reasons = names(btf.values(&reasons, LONGEST).map_err(DropError::Description)?);
+    /// Looks everything up.
+    pub(super) fn read(description: &mut Description<impl ReadAt>) -> Result<Self, DropError> {
+        let mut offsets = [0; MEMBERS.len()];
+        for (offset, member) in offsets.iter_mut().zip(MEMBERS) {
+            *offset = description.offset(*member)?;
         }
-        Ok(types)
+        let [skb_device, skb_socket, device_index, device_namespace, socket_namespace, namespace_inode] =
+            offsets;
+        let namespace = std::fs::metadata(NAMESPACE).map_err(DropError::Namespace)?;
+        Ok(Self {
+            arguments: description.arguments(TRACEPOINT)?.unwrap_or(1),
+            skb_device,
+            skb_socket,
+            device_index,
+            device_namespace,
+            socket_namespace,
+            namespace_inode,
+            // The number of a namespace has 32 bits (`struct ns_common`).
+            own_namespace: namespace.ino() as u32,
+            reasons: match description.values(REASONS, LONGEST) {
+                Ok(values) => names(values),
+                // Without names, there are numbers.
+                Err(TypeError::Missing(_)) => Vec::new(),
+                Err(error) => return Err(error.into()),
+            },
+        })
     }
 
     fn number_of(&self, name: &str) -> u32 {
@@ -191,13 +162,11 @@ mod tests {
 
     #[test]
     fn this_kernel_is_understood() {
-        if !Path::new(KERNEL).exists() {
-            eprintln!("skipped: this kernel does not describe its types");
-            return;
-        }
-        let started = std::time::Instant::now();
-        let types = DropTypes::of_this_kernel().unwrap();
-        eprintln!("{types:?} in {:?}", started.elapsed());
+        let mut description = match Description::of_this_kernel(MEMBERS, OTHERS) {
+            Ok(description) => description,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let types = DropTypes::read(&mut description).unwrap();
         assert!((2..=4).contains(&types.arguments));
         assert_ne!(types.own_namespace, 0);
         for (name, value) in types.globals() {

@@ -16,7 +16,7 @@ use super::hooks::chain;
 use super::mmap::Rows;
 use super::object::Object;
 use super::watch::Change;
-use crate::model::kernel::{DropDevice, DropReasons, Hook, HookMode, Kernel};
+use crate::model::kernel::{DropDevice, DropReasons, HookMode, Kernel};
 use crate::sources::clean;
 use crate::sources::netlink::Netlink;
 
@@ -225,14 +225,7 @@ impl Drops {
             State::Attached(_) => (HookMode::RawTracepoint, None),
             State::Detached(reason) => (HookMode::None, Some(reason.as_str())),
         };
-        let same = |hook: &Hook| {
-            hook.hook == programs::DROPS && hook.mode == mode && hook.reason.as_deref() == reason
-        };
-        if !kernel.hooks.get(first).is_some_and(same) {
-            kernel.hooks.truncate(first);
-            let reason = reason.map(str::to_owned);
-            kernel.hooks.push(Hook { device: String::new(), hook: programs::DROPS, mode, reason });
-        }
+        kernel.set_hook(first, programs::DROPS, mode, reason);
         if mode == HookMode::RawTracepoint {
             self.read(kernel);
         }

@@ -185,7 +185,7 @@ fn attach_clsact(
 }
 
 /// An error with all its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(in crate::sources) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::maps::Map;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tailgauge_ebpf::layout::{
-    Control, DropRow, Health, Line, Messages, PeerUnderlayLine, Ports, Session, SessionSet, Tcp, Underlay,
-    UnderlayLine, Windows, WireGuard,
+    Control, CpuSample, DropRow, Found, Health, Line, Messages, PeerUnderlayLine, Ports, Sample, Session,
+    SessionSet, Tcp, Underlay, UnderlayLine, Watched, Windows, WireGuard,
 };
 
 use super::KernelError;
@@ -49,6 +49,14 @@ unsafe impl Row for Messages {}
 unsafe impl Row for SessionSet {}
 // SAFETY: as above.
 unsafe impl Row for Session {}
+// SAFETY: as above.
+unsafe impl Row for Watched {}
+// SAFETY: as above.
+unsafe impl Row for Found {}
+// SAFETY: as above.
+unsafe impl Row for Sample {}
+// SAFETY: as above.
+unsafe impl Row for CpuSample {}
 
 /// The rows in use of an array map. The kernel populates a mapping at once and counts it as our memory, so no
 /// more is mapped than was asked for, rounded up to whole pages.

@@ -20,6 +20,7 @@ mod batch;
 mod btf;
 mod changes;
 mod coverage;
+mod description;
 pub(super) mod device;
 mod drop_types;
 mod drops;
@@ -40,6 +41,8 @@ mod own_messages;
 mod ports;
 pub(super) mod routes;
 mod rows;
+mod sampling;
+mod sampling_types;
 mod session;
 mod sessions;
 mod sizes;
@@ -47,6 +50,7 @@ mod source;
 mod statistics;
 mod sweep;
 mod tables;
+mod types;
 mod underlay;
 mod underlay_rows;
 mod watch;
@@ -58,7 +62,10 @@ use std::time::Duration;
 
 pub use drops::RingDrops;
 pub use error::KernelError;
+pub(in crate::sources) use hooks::chain;
+pub(in crate::sources) use sampling::Targets;
 pub use source::KernelSource;
+pub(in crate::sources) use source::monotonic;
 pub use watch::{DeviceEvent, DeviceWatch};
 
 /// How the programs are put on their hooks.
@@ -88,6 +95,8 @@ pub struct KernelConfig {
     pub underlay: Vec<String>,
     /// Whether dropped packets are counted.
     pub drops: bool,
+    /// Whether the kernel is to take samples; it begins when somebody says what to sample.
+    pub sampling: bool,
 }
 
 impl KernelConfig {
@@ -101,6 +110,7 @@ impl KernelConfig {
             handshake_timeout: Duration::from_secs(30),
             underlay: Vec::new(),
             drops: true,
+            sampling: true,
         }
     }
 }

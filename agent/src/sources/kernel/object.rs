@@ -3,7 +3,7 @@
 use std::{io, thread};
 
 use aya::maps::{Map, MapError};
-use aya::programs::{Program, ProgramError, ProgramType, RawTracePoint, SchedClassifier};
+use aya::programs::{PerfEvent, Program, ProgramError, ProgramType, RawTracePoint, SchedClassifier};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfError};
 use tailgauge_ebpf::layout::{globals, programs};
@@ -12,6 +12,7 @@ use super::drop_types::DropTypes;
 use super::hooks::chain;
 use super::probe::missing_capabilities;
 use super::sizes::Sizes;
+use super::types::KernelTypes;
 use super::{KernelError, loader};
 
 static OBJECT: &[u8] =
@@ -40,8 +41,8 @@ impl Object {
     /// Creates the maps and loads the programs. Those of the tunnel must be accepted; what becomes of the others is
     /// in [`Self::refused`].
     ///
-    /// The program that counts drops needs to know the kernel's `types`, and is left out without them.
-    pub(super) fn load(max_peers: u32, types: Option<&DropTypes>) -> Result<Self, KernelError> {
+    /// The programs that need to know the kernel's `types` are left out without them.
+    pub(super) fn load(max_peers: u32, types: &KernelTypes) -> Result<Self, KernelError> {
         let sizes = Sizes::for_this_machine(max_peers)?;
         let missing = missing_capabilities();
         if !missing.is_empty() {
@@ -55,7 +56,8 @@ impl Object {
             .override_global(globals::SLOTS, &sizes.slots, true)
             .override_global(globals::SETS, &sizes.sets, true)
             .override_global(globals::HAS_LOOP, &has_loop, true);
-        let globals = types.map(DropTypes::globals).unwrap_or_default();
+        let drops = types.drops.as_ref().and_then(|types| types.as_ref().ok());
+        let globals = drops.map(DropTypes::globals).unwrap_or_default();
         for (name, value) in globals.iter().filter(|(name, _)| !name.is_empty()) {
             loader.override_global(name, value, true);
         }
@@ -65,10 +67,15 @@ impl Object {
         let ebpf = loader.load(OBJECT).map_err(|error| explain_object(error, &sizes))?;
         let mut object = Self { ebpf, sizes, refused: Vec::new() };
         object.load_programs()?;
-        if types.is_some()
-            && let Err(error) = object.load_drops()
-        {
-            object.refused.push((programs::DROPS, chain(&error)));
+        if drops.is_some() {
+            let outcome = object
+                .drops_program()
+                .and_then(|program| program.load().map_err(|error| explain_program(programs::DROPS, error)));
+            object.note(programs::DROPS, outcome);
+        }
+        if matches!(types.sampling, Some(Ok(_))) {
+            let outcome = object.load_sampling();
+            object.note(programs::SAMPLING, outcome);
         }
         Ok(object)
     }
@@ -91,9 +98,29 @@ impl Object {
         Ok(())
     }
 
-    fn load_drops(&mut self) -> Result<(), KernelError> {
-        let program = self.drops_program()?;
-        program.load().map_err(|error| explain_program(programs::DROPS, error))
+    fn note(&mut self, program: &'static str, outcome: Result<(), KernelError>) {
+        if let Err(error) = outcome {
+            self.refused.push((program, chain(&error)));
+        }
+    }
+
+    fn load_sampling(&mut self) -> Result<(), KernelError> {
+        let program = self.classifier(programs::SAMPLING_FIND)?;
+        program.load().map_err(|error| explain_program(programs::SAMPLING_FIND, error))?;
+        let program = self.sampling_program()?;
+        program.load().map_err(|error| explain_program(programs::SAMPLING, error))
+    }
+
+    /// A classifier by name.
+    pub(super) fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
+        let missing = || KernelError::MissingProgram(name);
+        self.ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
+    }
+
+    /// The program that samples.
+    pub(super) fn sampling_program(&mut self) -> Result<&mut PerfEvent, KernelError> {
+        let missing = || KernelError::MissingProgram(programs::SAMPLING);
+        self.ebpf.program_mut(programs::SAMPLING).ok_or_else(missing)?.try_into().map_err(|_| missing())
     }
 
     /// The program that counts drops.

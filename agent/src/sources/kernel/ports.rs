@@ -3,10 +3,10 @@
 //! Its sockets tell, by their mark. A tailscaled that may not mark them (without CAP_NET_ADMIN) says itself where it is
 //! reached; then what it receives is known, and what it sends is not.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tailgauge_ebpf::layout::{Ports, maps};
+use tailgauge_ebpf::layout::{Ports, WatchedSocket, maps};
 
 use super::KernelError;
 use super::mmap::Rows;
@@ -52,6 +52,26 @@ impl ListenPorts {
         self.told = by_family(
             endpoints.iter().filter(|at| host.contains(&at.ip())).map(|at| (at.is_ipv6(), at.port())),
         );
+    }
+
+    /// The sockets that were there at the last look, for who samples.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = WatchedSocket> {
+        self.sockets.iter().map(|socket| {
+            let mut address = u128::from_be_bytes(socket.address());
+            if address == 0 {
+                // Bound to all of them.
+                let (v4, v6) =
+                    (u128::from(Ipv4Addr::LOCALHOST.to_bits()) << 96, Ipv6Addr::LOCALHOST.to_bits());
+                address = if socket.is_ipv6() { v6 } else { v4 };
+            }
+            let word = |place: u32| ((address >> (96 - 32 * place)) as u32).to_be();
+            WatchedSocket {
+                cookie: socket.cookie(),
+                address: [0, 1, 2, 3].map(word),
+                port: socket.port().to_be().into(),
+                is_v6: socket.is_ipv6().into(),
+            }
+        })
     }
 
     /// Asks for the sockets and tells the programs when their ports have changed. Cheap while the sockets are known.

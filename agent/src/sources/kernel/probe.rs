@@ -7,11 +7,11 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::device::{self, LinkLayer};
-use super::drop_types::DropTypes;
 use super::drops::Drops;
 use super::hooks::Hooks;
 use super::object::{self, Object, TUNNEL};
 use super::sizes::Sizes;
+use super::types::KernelTypes;
 use super::{AttachMode, KernelError};
 use crate::sources::netlink::Netlink;
 
@@ -54,7 +54,7 @@ pub fn map_memory(max_peers: u32) -> Result<u64, KernelError> {
 /// # Errors
 /// What would keep the agent from starting.
 pub fn load(max_peers: u32) -> Result<Vec<String>, KernelError> {
-    let object = Object::load(max_peers, None)?;
+    let object = Object::load(max_peers, &KernelTypes::default())?;
     Ok(object.refused().iter().map(|(name, reason)| format!("{name}: {reason}")).collect())
 }
 
@@ -69,7 +69,7 @@ pub fn attach(mode: AttachMode) -> Result<Result<(), String>, KernelError> {
         // NEWNET concerns neither.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
             .map_err(|error| KernelError::Namespace(error.into()))?;
-        let mut object = Object::load(1, None)?;
+        let mut object = Object::load(1, &KernelTypes::default())?;
         let mut hooks = Hooks::new(mode, TUNNEL, "");
         hooks.attach(&mut object, "lo");
         Ok(hooks.reason().map_or(Ok(()), Err))
@@ -82,11 +82,11 @@ pub fn attach(mode: AttachMode) -> Result<Result<(), String>, KernelError> {
 /// # Errors
 /// When the programs cannot be loaded at all.
 pub fn drops() -> Result<Option<String>, KernelError> {
-    let types = DropTypes::of_this_kernel().map_err(|error| error.to_string());
-    let mut object = Object::load(1, types.as_ref().ok())?;
+    let types = KernelTypes::of_this_kernel(true, false);
+    let mut object = Object::load(1, &types)?;
     let mut netlink = Netlink::open(NETLINK_ROUTE)
         .map_err(|source| KernelError::Netlink { operation: "list the devices", source })?;
-    let drops = Drops::open(&mut object, "", Some(&types), &mut netlink)?;
+    let drops = Drops::open(&mut object, "", types.drops.as_ref(), &mut netlink)?;
     Ok(drops.reason().map(str::to_owned))
 }
 

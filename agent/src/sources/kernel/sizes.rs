@@ -1,8 +1,8 @@
 //! How many entries each map of the object has.
 
 use tailgauge_ebpf::layout::{
-    DIRECTIONS, DROP_ROWS, DropRow, Line, PeerUnderlayLine, SESSION_WAYS, Session, SessionSet, Tcp,
-    UNDERLAY_DEVICES, UnderlayLine, Windows, WireGuard, maps,
+    CpuSample, DIRECTIONS, DROP_ROWS, DropRow, Line, PeerUnderlayLine, SAMPLES, SESSION_WAYS, Sample,
+    Session, SessionSet, Tcp, UNDERLAY_DEVICES, UnderlayLine, Windows, WireGuard, maps,
 };
 
 use super::KernelError;
@@ -39,6 +39,8 @@ const SETS: std::ops::RangeInclusive<u32> = 32..=512;
 pub(super) struct Sizes {
     pub(super) slots: u32,
     pub(super) shards: u32,
+    /// Possible CPUs.
+    pub(super) cpus: u32,
     pub(super) addresses: u32,
     pub(super) prefixes: u32,
     pub(super) routes: u32,
@@ -60,6 +62,7 @@ impl Sizes {
         Ok(Self {
             slots: max_peers + 1,
             shards: cpus.next_power_of_two().min(MAX_SHARDS),
+            cpus,
             addresses: (max_peers * ADDRESSES_PER_PEER).max(MIN_ADDRESSES),
             prefixes: PREFIXES,
             routes: ROUTES,
@@ -95,7 +98,7 @@ impl Sizes {
         self.sets * SESSION_WAYS as u32
     }
 
-    pub(super) fn entries(&self) -> [(&'static str, u32); 22] {
+    pub(super) fn entries(&self) -> [(&'static str, u32); 24] {
         [
             (maps::COUNTERS, self.peer_rows()),
             (maps::UNDERLAY_COUNTERS, self.underlay_rows()),
@@ -119,6 +122,8 @@ impl Sizes {
             (maps::LEARNED_ENDPOINTS, self.learned_endpoints),
             (maps::DISCO_KEYS, self.slots),
             (maps::DISCO, self.disco),
+            (maps::CPU_OFFSETS, self.cpus),
+            (maps::CPU_SAMPLES, self.cpus * SAMPLES),
         ]
     }
 
@@ -134,6 +139,8 @@ impl Sizes {
             + rows(self.slots, size_of::<Tcp>() + size_of::<WireGuard>())
             + rows(self.sets, size_of::<SessionSet>())
             + rows(self.sessions(), size_of::<Session>())
+            + rows(self.cpus * SAMPLES, size_of::<CpuSample>())
+            + rows(SAMPLES, size_of::<Sample>())
             + u64::from(self.endpoints + self.learned_endpoints) * (HASH_ELEMENT + 32)
             + u64::from(self.slots) * (HASH_ELEMENT + 40)
             + u64::from(self.disco) * (HASH_ELEMENT + 56)

@@ -7,10 +7,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::time::{ClockId, clock_gettime};
-use tailgauge_ebpf::layout::{Control, Health, OPENERS, Tcp, maps, programs};
+use tailgauge_ebpf::layout::{
+    Control, CpuSample, Found, Health, OPENERS, Sample, Tcp, WatchedSocket, maps, programs,
+};
 
 use super::attachment::{Attachment, Means};
-use super::drop_types::DropTypes;
 use super::drops::{Drops, RingDrops};
 use super::log::KernelLog;
 use super::mmap::{Row, Rows};
@@ -18,10 +19,12 @@ use super::object::{CLASSIFIERS, Object};
 use super::own_messages::OwnMessages;
 use super::ports::ListenPorts;
 use super::rows::SlotRows;
+use super::sampling::{Sampling, Targets};
 use super::sizes::Sizes;
 use super::statistics::Statistics;
 use super::sweep::{Flows, Outcome};
 use super::tables::Tables;
+use super::types::KernelTypes;
 use super::underlay::Underlay;
 use super::watch::Change;
 use super::{DeviceEvent, KernelConfig, KernelError, device, keys, window};
@@ -38,6 +41,7 @@ pub struct KernelSource {
     underlay: Underlay,
     ports: ListenPorts,
     drops: Drops,
+    sampling: Sampling,
     object: Object,
     sizes: Sizes,
     netlink: Netlink,
@@ -64,16 +68,16 @@ impl KernelSource {
     /// When the programs cannot be loaded, or the interface is not a layer-3 device. That a hook cannot be
     /// attached is no error: it is the hook's state in the model.
     pub fn load(config: &KernelConfig) -> Result<Self, KernelError> {
-        let types = config.drops.then(|| DropTypes::of_this_kernel().map_err(|error| error.to_string()));
-        let known = types.as_ref().and_then(|types| types.as_ref().ok());
-        let mut object = Object::load(config.max_peers, known)?;
+        let types = KernelTypes::of_this_kernel(config.drops, config.sampling);
+        let mut object = Object::load(config.max_peers, &types)?;
         let mut netlink = Netlink::open(NETLINK_ROUTE)
             .map_err(|source| KernelError::Netlink { operation: "talk about devices", source })?;
         let mut source = Self {
             attachment: Attachment::new(config),
             underlay: Underlay::open(&mut object, config)?,
             ports: ListenPorts::open(&mut object)?,
-            drops: Drops::open(&mut object, &config.interface, types.as_ref(), &mut netlink)?,
+            drops: Drops::open(&mut object, &config.interface, types.drops.as_ref(), &mut netlink)?,
+            sampling: Sampling::open(&mut object, types.sampling.as_ref())?,
             sizes: object.sizes(),
             netlink,
             slots: SlotRows::open(&mut object)?,
@@ -110,6 +114,36 @@ impl KernelSource {
     #[must_use]
     pub fn ring_drops(&self) -> Option<RingDrops> {
         self.drops.ring()
+    }
+
+    /// Why the kernel cannot take samples; `None` when it can.
+    pub(in crate::sources) fn sampling_obstacle(&self) -> Option<String> {
+        self.sampling.obstacle()
+    }
+
+    /// The kernel takes a sample every so many nanoseconds from now on, on this CPU.
+    pub(in crate::sources) fn start_sampling(&mut self, cpu: u32, period: u64) -> Result<(), KernelError> {
+        self.sampling.start(&mut self.object, cpu, period)
+    }
+
+    /// Ends that, and says why in the state of the hook.
+    pub(in crate::sources) fn stop_sampling(&mut self, reason: &str) {
+        self.sampling.stop(reason);
+    }
+
+    /// Tells the kernel what to sample; what it found of it.
+    pub(in crate::sources) fn watch(&mut self, targets: &Targets) -> Result<Found, KernelError> {
+        self.sampling.watch(&mut self.object, targets)
+    }
+
+    /// Hands every sample since the last call to `each`, with its CPUs, and whether it is of what is watched now.
+    pub(in crate::sources) fn read_samples(&mut self, each: impl FnMut(&Sample, &[CpuSample], bool)) {
+        self.sampling.read(each);
+    }
+
+    /// tailscaled's UDP sockets.
+    pub(in crate::sources) fn udp_sockets(&self) -> impl Iterator<Item = WatchedSocket> {
+        self.ports.sockets()
     }
 
     /// Acts on a change of devices or addresses: attaches, re-attaches, updates the routes.
@@ -166,6 +200,7 @@ impl KernelSource {
         let hooks = self.attachment.describe(kernel, counted);
         let hooks = self.underlay.describe(kernel, hooks);
         let hooks = self.drops.describe(kernel, hooks);
+        let hooks = self.sampling.describe(kernel, hooks);
         kernel.hooks.truncate(hooks);
         self.control.load(0, &mut kernel.control);
         self.health.load(0, &mut kernel.health);
@@ -177,7 +212,7 @@ impl KernelSource {
         let Self { messages, slots, .. } = self;
         messages.read(kernel, self.rows, now, |slot| slots.is_active(slot))?;
         kernel.programs.clear();
-        for name in CLASSIFIERS.into_iter().chain([programs::DROPS]) {
+        for name in CLASSIFIERS.into_iter().chain([programs::DROPS, programs::SAMPLING]) {
             let run = self.object.run(name);
             kernel.programs.extend(run.map(|(nanoseconds, count)| ProgramRun { name, nanoseconds, count }));
         }
@@ -266,7 +301,7 @@ fn row<T: Row>(object: &mut Object, name: &'static str) -> Result<Rows<T>, Kerne
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC, the programs' clock.
-fn monotonic() -> u64 {
+pub(in crate::sources) fn monotonic() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -1,37 +1,98 @@
 //! The few signals that make or break an exit node, ten times a second. A scrape every 15 s would see a stall of
 //! 200 ms as a percent of its mean; here it is one sample of a histogram, and a peak.
 //!
-//! Every part stands alone: what this host does not offer is not sampled, and takes no other part down.
-//!
-//! A sample costs more than what it reads, as the caches are cold after 100 ms of other work: four to eight times what it
-//! costs in a loop. So every second one is left out, and the next one, over both intervals, counts twice,
-//!
-//! - while nothing is up (no CPU half busy, next to nobody waits for one, all queues empty), and
-//! - while the budget of a thousandth of a CPU is used up. What is saved while nothing is up pays for
-//!   the full pace when something is.
-//!
-//! Never are two left out in a row: a stall of 200 ms is to show, and that comes before the budget. A host where one
-//! sample takes more than 200 µs (tens of CPUs, or of threads of tailscaled) exceeds it, and the metric says so. The other
-//! way, fewer signals a sample, would let one that is needed be missing when it is.
+//! The kernel takes the samples itself where it can ([`kernel`]): some microseconds each. Where it cannot, a thread
+//! reads files and sockets ([`files`]), which costs fifty times as much, so it keeps to a budget.
 
-mod budget;
-mod clock;
-mod cpu;
-mod process;
-mod queues;
-mod thread;
+mod devices;
+mod files;
+mod kernel;
+mod tally;
 
-pub use thread::Samples;
+use std::io;
+use std::time::Duration;
 
-use std::time::{Duration, Instant};
-
-use super::host::{Complaints, HostError, Paths, complain};
-use super::kernel::RingDrops;
-use super::thread_time;
+use super::host::Paths;
+use super::kernel::KernelSource;
+use crate::model::collector::Collectors;
 use crate::model::sampled::Sampled;
 
 /// Name in the self metrics.
 pub const COLLECTOR: &str = "sampler";
+
+/// What is sampled, and how often.
+#[derive(Clone, Debug)]
+pub struct SamplerConfig {
+    /// Where the host's file systems are.
+    pub paths: Paths,
+    /// Time between two samples.
+    pub interval: Duration,
+}
+
+/// Samples this host from now on, until it is dropped.
+#[derive(Debug)]
+pub struct Sampler {
+    config: SamplerConfig,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Kernel(Box<kernel::KernelSampler>),
+    Files(files::Samples),
+}
+
+impl Sampler {
+    /// Begins.
+    ///
+    /// # Errors
+    /// When the kernel cannot take samples, and there may be no more threads.
+    pub fn start(
+        config: SamplerConfig,
+        kernel: &mut KernelSource,
+        sampled: &mut Sampled,
+    ) -> io::Result<Self> {
+        sampled.interval = config.interval;
+        let way = match kernel::KernelSampler::start(&config, kernel) {
+            Ok(sampler) => Way::Kernel(Box::new(sampler)),
+            Err(reason) => Way::Files(by_files(&config, kernel, &reason, sampled.clone())?),
+        };
+        Ok(Self { config, way })
+    }
+
+    /// Looks whether what is sampled is still the same. Call it about once a second.
+    ///
+    /// # Errors
+    /// When the kernel takes samples no more, and there may be no more threads.
+    pub fn look(&mut self, kernel: &mut KernelSource, sampled: &mut Sampled) -> io::Result<()> {
+        if let Way::Kernel(sampler) = &mut self.way
+            && let Err(reason) = sampler.look(kernel, sampled)
+        {
+            self.way = Way::Files(by_files(&self.config, kernel, &reason, sampled.clone())?);
+        }
+        Ok(())
+    }
+
+    /// Writes all samples so far into the model.
+    pub fn read(&mut self, kernel: &mut KernelSource, sampled: &mut Sampled, collectors: &mut Collectors) {
+        match &mut self.way {
+            Way::Kernel(sampler) => sampler.read(kernel, sampled, collectors),
+            Way::Files(samples) => samples.read(sampled, collectors),
+        }
+    }
+}
+
+fn by_files(
+    config: &SamplerConfig,
+    kernel: &mut KernelSource,
+    reason: &str,
+    sampled: Sampled,
+) -> io::Result<files::Samples> {
+    tracing::info!(reason, "sampling by files: dearer, and seldomer when it gets too dear");
+    kernel.stop_sampling(reason);
+    let SamplerConfig { paths, interval } = config.clone();
+    files::Samples::start(files::FileSampler::new(paths, kernel.ring_drops(), interval), sampled)
+}
 
 /// Time between two readings of a counter.
 #[derive(Clone, Copy, Debug)]
@@ -41,84 +102,6 @@ struct Elapsed {
     second: u64,
     /// Intervals that the sample stands for.
     intervals: u32,
-}
-
-/// Less than this part of the time is next to nobody who waits.
-const NOBODY: f64 = 0.05;
-
-/// Reads, and remembers what it read before.
-#[derive(Debug)]
-pub struct Sampler {
-    paths: Paths,
-    interval: Duration,
-    last: Option<Instant>,
-    cpus: cpu::Cpus,
-    process: process::Tailscaled,
-    queues: queues::Queues,
-    complaints: Complaints,
-    budget: budget::Budget,
-    /// CPU time of this thread at the end of the last sample.
-    spent: Duration,
-    /// Whether the next sample is left out.
-    rests: bool,
-}
-
-impl Sampler {
-    /// Samples this host; `tunnel` is the tunnel device, `ring` what its ring drops, where that is counted.
-    #[must_use]
-    pub fn new(paths: Paths, tunnel: String, ring: Option<RingDrops>, interval: Duration) -> Self {
-        Self {
-            paths,
-            interval,
-            last: None,
-            cpus: cpu::Cpus::default(),
-            process: process::Tailscaled::default(),
-            queues: queues::Queues::new(tunnel, ring),
-            complaints: Complaints::default(),
-            budget: budget::Budget::default(),
-            spent: Duration::ZERO,
-            rests: false,
-        }
-    }
-
-    /// Intervals from the last sample to the next one.
-    #[must_use]
-    pub fn intervals(&self) -> u32 {
-        1 + u32::from(self.rests)
-    }
-
-    /// Takes a sample, so many intervals after the one before as [`Self::intervals`] says. False when a part failed, and
-    /// the others were sampled all the same. A failure is logged when it begins or changes.
-    ///
-    /// All CPU time of the thread counts as its cost: also what it takes to wake it, a fifth of it.
-    pub fn sample(&mut self, into: &mut Sampled) -> bool {
-        let intervals = self.intervals();
-        let now = Instant::now();
-        into.interval = self.interval;
-        let elapsed = self.last.replace(now).map(|last| {
-            let since = now.saturating_duration_since(last);
-            into.missed += missed(since, self.interval, intervals);
-            Elapsed { seconds: since.as_secs_f64().max(1e-6), second: into.second(now), intervals }
-        });
-        let outcomes = [
-            ("sampler of CPUs", self.cpus.sample(&self.paths, elapsed, into)),
-            ("sampler of tailscaled", self.process.sample(&self.paths, elapsed, into)),
-            ("sampler of queues", self.queues.sample(elapsed, into)),
-        ];
-        let success = outcomes.iter().all(|(_, outcome)| outcome.is_ok());
-        for (part, outcome) in outcomes {
-            complain(&mut self.complaints, part, outcome.err());
-        }
-        into.samples += 1;
-        let is_quiet = self.cpus.is_quiet() && self.process.is_quiet() && self.queues.is_quiet();
-        let spent = thread_time();
-        let cost = spent.saturating_sub(std::mem::replace(&mut self.spent, spent));
-        into.cpu_time += cost;
-        self.budget.earn(elapsed.map_or(0.0, |elapsed| elapsed.seconds));
-        self.budget.spend(cost);
-        self.rests = elapsed.is_some() && (is_quiet || self.budget.is_used_up());
-        success
-    }
 }
 
 /// Whole intervals that passed beyond those that should.
@@ -133,18 +116,8 @@ fn since(last: &mut Option<u64>, now: u64) -> Option<u64> {
     now.checked_sub(before)
 }
 
-/// A part that this host does not offer is no failure.
-fn unless_unavailable(outcome: Result<(), HostError>) -> Result<(), HostError> {
-    match outcome {
-        Err(HostError::Unavailable { .. }) => Ok(()),
-        outcome => outcome,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -161,74 +134,5 @@ mod tests {
         let mut last = None;
         let steps = [5, 8, 2, 3].map(|now| since(&mut last, now));
         assert_eq!(steps, [None, Some(3), None, Some(1)]);
-    }
-
-    /// A host with one CPU, and no tailscaled.
-    fn sampler(procfs: &Path) -> Sampler {
-        let paths = Paths { procfs: procfs.to_owned(), localapi: procfs.join("none"), ..Paths::default() };
-        Sampler::new(paths, "lo".to_owned(), None, Duration::from_millis(100))
-    }
-
-    /// Ticks that it was busy and idle.
-    fn tick(procfs: &Path, user: u64, idle: u64) {
-        let line = format!(" {user} 0 0 {idle} 0 0 0 0 0 0\n");
-        let rest = "ctxt 1\nbtime 1\nprocesses 1\nprocs_running 1\nprocs_blocked 0\nintr 1 0\n";
-        std::fs::write(procfs.join("stat"), format!("cpu {line}cpu0{line}{rest}")).unwrap();
-    }
-
-    #[test]
-    fn who_has_nothing_left_takes_every_second_sample_though_something_is_up() {
-        let root = tempfile::tempdir().unwrap();
-        let mut sampler = sampler(root.path());
-        let mut sampled = Sampled::default();
-        let mut sample = |user, spent| {
-            tick(root.path(), user, 0);
-            sampler.budget = budget::Budget::default();
-            sampler.budget.earn(3600.0);
-            sampler.budget.spend(spent);
-            assert!(sampler.sample(&mut sampled));
-            sampler.intervals()
-        };
-        let intervals = [1, 2, 3].map(|user| sample(user, Duration::ZERO));
-        assert_eq!(intervals, [1; 3]);
-        let intervals = [4, 5, 6].map(|user| sample(user, Duration::from_secs(1)));
-        assert_eq!(intervals, [2; 3]);
-        assert_eq!((sampled.cpus[0].busy.count(), sampled.samples), (7, 6), "each interval counts");
-    }
-
-    #[test]
-    fn while_nothing_is_up_every_second_sample_counts_twice() {
-        let root = tempfile::tempdir().unwrap();
-        let mut sampler = sampler(root.path());
-        let mut sampled = Sampled::default();
-        let mut sample = |user, idle| {
-            tick(root.path(), user, idle);
-            let is_first = sampler.last.is_none();
-            assert!(sampler.sample(&mut sampled));
-            // Datagrams of other tests may wait on this host.
-            sampler.rests = !is_first && sampler.cpus.is_quiet();
-            (sampler.intervals(), sampled.cpus.first().map_or(0, |cpu| cpu.busy.count()))
-        };
-        assert_eq!(sample(0, 0), (1, 0), "one reading is no sample");
-        assert_eq!(sample(1, 9), (2, 1));
-        assert_eq!(sample(3, 27), (2, 3), "for both");
-        assert_eq!(sample(13, 37), (1, 5), "one of both was busy: from now on each is taken");
-        assert_eq!(sample(23, 37), (1, 6));
-        assert_eq!(sample(33, 37), (1, 7));
-    }
-
-    #[test]
-    fn this_host_is_sampled() {
-        let mut sampler = Sampler::new(Paths::default(), "lo".to_owned(), None, Duration::from_millis(100));
-        let mut sampled = Sampled::default();
-        assert!(sampler.sample(&mut sampled));
-        assert!(sampled.cpus.iter().all(|cpu| cpu.busy.count() == 0), "one reading is no sample");
-        // At least two ticks of every CPU.
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(sampler.sample(&mut sampled));
-        assert!(sampled.cpus.iter().any(|cpu| cpu.busy.count() == 1 && cpu.softirq.count() == 1));
-        assert_eq!(sampled.tunnel_drops.count(), 1);
-        assert_eq!(sampled.samples, 2);
-        assert!(sampled.cpu_time > Duration::ZERO);
     }
 }

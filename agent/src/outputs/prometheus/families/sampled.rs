@@ -223,7 +223,7 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'
 
 /// Nothing while sampling is off.
 fn when_on(view: &View<'_>, samples: &mut Samples<'_>, write: fn(&Sampled, &mut Samples<'_>)) {
-    if view.model.sampled.samples > 0 {
+    if !view.model.sampled.interval.is_zero() {
         write(&view.model.sampled, samples);
     }
 }

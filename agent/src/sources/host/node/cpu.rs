@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::cpu::{CpuReader, hold};
-use super::super::proc_file::{Bad, MOST_CPUS, ProcFile, number};
+use super::super::cpu_list::CpuList;
 use super::super::{HostError, Paths};
 use super::sysfs;
 use super::throttles::Throttles;
@@ -18,8 +18,8 @@ pub(super) struct Reader {
     fresh: bool,
     shown: Vec<(u32, CpuTime)>,
     throttles: Throttles,
-    isolated: ProcFile,
-    present: ProcFile,
+    isolated: CpuList,
+    present: CpuList,
 }
 
 impl Reader {
@@ -42,8 +42,9 @@ impl Reader {
         let changed = advance(&mut self.shown, &self.latest.per_cpu);
         cpus.time.clone_from(&self.shown);
         let folder = paths.sysfs.join("devices/system/cpu");
+        self.isolated.read(&folder, "isolated")?;
         cpus.isolated.clear();
-        list(&mut self.isolated, &folder, "isolated", &mut cpus.isolated)?;
+        cpus.isolated.extend_from_slice(self.isolated.cpus());
         self.online(&folder, &mut cpus.online)?;
         self.throttles.read(&folder, changed, cpus);
         Ok(())
@@ -64,35 +65,10 @@ impl Reader {
         if switch(0).is_none() {
             return Ok(());
         }
-        let mut present = Vec::new();
-        list(&mut self.present, folder, "present", &mut present)?;
-        online.extend(present.into_iter().filter_map(|cpu| Some((cpu, switch(cpu)?))));
+        self.present.read(folder, "present")?;
+        online.extend(self.present.cpus().iter().filter_map(|cpu| Some((*cpu, switch(*cpu)?))));
         Ok(())
     }
-}
-
-/// A list of CPUs in a file; none when there is no such file.
-fn list(file: &mut ProcFile, folder: &Path, name: &str, cpus: &mut Vec<u32>) -> Result<(), HostError> {
-    match file.parse(folder, name, |text| {
-        parse_list(text.trim(), cpus).ok_or(Bad::Line(1, "CPU numbers and ranges, such as 0,2-3"))
-    }) {
-        Ok(()) | Err(HostError::Unavailable { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// `0,2-3` (`bitmap_print_to_pagebuf`), rising, as the kernel writes it.
-fn parse_list(text: &str, cpus: &mut Vec<u32>) -> Option<()> {
-    for range in text.split(',').filter(|range| !range.is_empty()) {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = (number(Some(first))?, number(Some(last))?);
-        let rising = cpus.last().is_none_or(|before| *before < first);
-        if !rising || first > last || last >= MOST_CPUS {
-            return None;
-        }
-        cpus.extend(first..=last);
-    }
-    Some(())
 }
 
 /// Brings `shown` up to `now`: no count falls while its CPU is online, and CPUs that are offline are left out. Says
@@ -119,8 +95,6 @@ fn advance(shown: &mut Vec<(u32, CpuTime)>, now: &[(u32, CpuTime)]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
     fn time(idle: f64, iowait: f64) -> CpuTime {
         CpuTime { idle, iowait, user: 7.0, ..CpuTime::default() }
     }
@@ -176,27 +150,5 @@ mod tests {
         let mut cpus = Cpus::default();
         Reader::default().cpus(&paths, &mut cpus).unwrap();
         assert_eq!((cpus.online, cpus.isolated), (vec![(0, true), (1, false)], vec![1]));
-    }
-
-    #[test]
-    fn lists_of_cpus() {
-        let read = |text| {
-            let mut cpus = Vec::new();
-            parse_list(text, &mut cpus).map(|()| cpus)
-        };
-        assert_eq!(read("0,2-4"), Some(vec![0, 2, 3, 4]));
-        assert_eq!(read(""), Some(vec![]));
-        for bad in ["3-1", "0-9999999", "1,1", "x", "1-"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_list_is_an_answer_or_none(text in "[0-9,-]{0,20}|\\PC{0,20}") {
-            let mut cpus = Vec::new();
-            let _ = parse_list(&text, &mut cpus);
-            prop_assert!(cpus.len() <= MOST_CPUS as usize);
-        }
     }
 }

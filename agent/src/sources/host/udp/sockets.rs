@@ -30,6 +30,16 @@ impl Known {
     pub(in crate::sources) const fn port(&self) -> u16 {
         self.socket.port()
     }
+
+    /// Local address, network order; of IPv4, the first 4 bytes.
+    pub(in crate::sources) fn address(&self) -> [u8; 16] {
+        self.socket.address()
+    }
+
+    /// Number that no other socket ever gets.
+    pub(in crate::sources) fn cookie(&self) -> u64 {
+        u64::from_ne_bytes(self.socket.cookie())
+    }
 }
 
 /// All of them.

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{COLLECTOR, Sampler};
+use super::{COLLECTOR, FileSampler};
 use crate::model::collector::Collectors;
 use crate::model::sampled::Sampled;
 
 /// What the thread has sampled so far; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Samples(Arc<Mutex<Latest>>);
+pub(in crate::sources::sampler) struct Samples(Arc<Mutex<Latest>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Latest {
     sampled: Sampled,
     /// Begin and end of the last sample, and whether all parts of it were taken.
@@ -23,19 +23,16 @@ struct Latest {
 }
 
 impl Samples {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// There may be no more threads.
-    pub fn start(sampler: Sampler) -> io::Result<Self> {
-        let samples = Self(Arc::default());
+    /// Starts the thread, which goes on with what was `sampled`.
+    pub(in crate::sources::sampler) fn start(sampler: FileSampler, sampled: Sampled) -> io::Result<Self> {
+        let samples = Self(Arc::new(Mutex::new(Latest { sampled, run: None })));
         let latest = Arc::downgrade(&samples.0);
         thread::Builder::new().name(COLLECTOR.to_owned()).spawn(move || run(sampler, &latest))?;
         Ok(samples)
     }
 
     /// Copies everything into the model.
-    pub fn read(&self, sampled: &mut Sampled, collectors: &mut Collectors) {
+    pub(in crate::sources::sampler) fn read(&self, sampled: &mut Sampled, collectors: &mut Collectors) {
         let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sampled.clone_from(&latest.sampled);
         if let Some((started, ended, success)) = latest.run {
@@ -44,7 +41,7 @@ impl Samples {
     }
 }
 
-fn run(mut sampler: Sampler, latest: &Weak<Mutex<Latest>>) {
+fn run(mut sampler: FileSampler, latest: &Weak<Mutex<Latest>>) {
     let mut due = Instant::now();
     while let Some(latest) = latest.upgrade() {
         {
@@ -91,8 +88,8 @@ mod tests {
 
     #[test]
     fn the_thread_samples_until_nobody_wants_to_know() {
-        let sampler = Sampler::new(Paths::default(), "lo".to_owned(), None, Duration::from_millis(20));
-        let samples = Samples::start(sampler).unwrap();
+        let sampler = FileSampler::new(Paths::default(), None, Duration::from_millis(20));
+        let samples = Samples::start(sampler, Sampled::default()).unwrap();
         let (mut sampled, mut collectors) = (Sampled::default(), Collectors::default());
         let started = Instant::now();
         while sampled.samples < 3 {

@@ -2,7 +2,7 @@
 
 use super::{Elapsed, NOBODY, since, unless_unavailable};
 use crate::model::host::CpuTime;
-use crate::model::sampled::{Distribution, PART_BOUNDS, Sampled, SampledCpu};
+use crate::model::sampled::Sampled;
 use crate::sources::host::{CpuReader, HostError, Paths, PressureReader};
 
 /// A CPU that is busy for a larger part of the time may be why something is slow.
@@ -32,7 +32,7 @@ impl Cpus {
         for (number, time) in &self.now {
             let Some((_, before)) = self.last.iter().find(|(other, _)| other == number) else { continue };
             let (Some(elapsed), Some((busy, softirq))) = (elapsed, shares(before, time)) else { continue };
-            let cpu = row(&mut into.cpus, *number);
+            let cpu = into.cpu(*number);
             cpu.busy.add_times(elapsed.second, busy, elapsed.intervals);
             cpu.softirq.add_times(elapsed.second, softirq, elapsed.intervals);
             self.is_busy |= busy > HALF_BUSY;
@@ -78,15 +78,6 @@ fn shares(before: &CpuTime, now: &CpuTime) -> Option<(f64, f64)> {
     (total > 0.0).then(|| (((total - idle) / total).max(0.0), (now.softirq - before.softirq) / total))
 }
 
-fn row(cpus: &mut Vec<SampledCpu>, number: u32) -> &mut SampledCpu {
-    let place = cpus.binary_search_by_key(&number, |cpu| cpu.cpu).unwrap_or_else(|place| {
-        let none = || Distribution::new(PART_BOUNDS);
-        cpus.insert(place, SampledCpu { cpu: number, busy: none(), softirq: none() });
-        place
-    });
-    &mut cpus[place]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,15 +93,5 @@ mod tests {
         assert!((busy - 0.8).abs() < 1e-9 && (softirq - 0.4).abs() < 1e-9, "{busy} {softirq}");
         assert_eq!(shares(&before, &time(1.1, 4.9, 0.5)), None, "idle time went back");
         assert_eq!(shares(&before, &before), None, "no tick");
-    }
-
-    #[test]
-    fn a_cpu_that_returns_is_the_same_row() {
-        let mut cpus = Vec::new();
-        for number in [2, 0, 2] {
-            row(&mut cpus, number).busy.add(0, 0.5);
-        }
-        let counts: Vec<_> = cpus.iter().map(|cpu| (cpu.cpu, cpu.busy.count())).collect();
-        assert_eq!(counts, [(0, 1), (2, 2)]);
     }
 }

@@ -1,0 +1,135 @@
+//! Where the running kernel has what is sampled.
+
+use tailgauge_ebpf::layout::Fields;
+
+use super::btf::{ReadAt, Wanted};
+use super::description::{Description, Member, TypeError};
+
+/// What of [`Fields`] is the offset of a member.
+type Place = fn(&mut Fields) -> &mut u32;
+
+/// Makes the list of members, and where each goes.
+macro_rules! members {
+    ($($of:literal $path:literal => $field:ident),* $(,)?) => {
+        /// Members that are looked for.
+        pub(super) const MEMBERS: &[Member] = &[$(($of, $path)),*];
+        const PLACES: &[Place] = &[$(|fields| &mut fields.$field),*];
+    };
+}
+
+members! {
+    "task_struct" "tgid" => task_tgid,
+    "task_struct" "exit_state" => task_exit_state,
+    "task_struct" "start_boottime" => task_start_boottime,
+    "task_struct" "real_parent" => task_real_parent,
+    "task_struct" "tasks" => task_tasks,
+    "task_struct" "signal" => task_signal,
+    "task_struct" "thread_node" => task_thread_node,
+    "task_struct" "se.sum_exec_runtime" => task_sum_exec_runtime,
+    "task_struct" "se.cfs_rq" => task_cfs_rq,
+    "task_struct" "sched_info.run_delay" => task_run_delay,
+    "task_struct" "nsproxy" => task_nsproxy,
+    "task_struct" "cgroups" => task_cgroups,
+    "signal_struct" "thread_head" => signal_thread_head,
+    "signal_struct" "sum_sched_runtime" => signal_sum_sched_runtime,
+    "signal_struct" "stats_lock.seqcount.seqcount.sequence" => signal_stats_sequence,
+    "nsproxy" "net_ns" => nsproxy_net_ns,
+    "cfs_rq" "rq" => cfs_rq_rq,
+    "rq" "cpu" => rq_cpu,
+    "rq" "clock" => rq_clock,
+    "css_set" "dfl_cgrp" => css_set_dfl_cgrp,
+    "css_set" "subsys" => css_set_cpuacct,
+    "cgroup_subsys_state" "parent" => css_parent,
+    "cgroup_subsys_state" "sibling" => css_sibling,
+    "cgroup_subsys_state" "children" => cgroup_children,
+    "cgroup" "self" => cgroup_self,
+    "cgroup" "psi" => cgroup_psi,
+    "cpuacct" "cpustat" => cpuacct_cpustat,
+    "psi_group" "parent" => psi_group_parent,
+    "psi_group" "pcpu" => psi_group_pcpu,
+    "psi_group_cpu" "times" => psi_cpu_some,
+    "psi_group_cpu" "state_mask" => psi_state_mask,
+    "psi_group_cpu" "state_start" => psi_state_start,
+    "net" "dev_index_head" => net_dev_index_head,
+    "net_device" "index_hlist" => device_index_hlist,
+    "net_device" "ifindex" => device_ifindex,
+    "net_device" "qdisc" => device_qdisc,
+    "net_device" "_tx" => device_tx,
+    "net_device" "num_tx_queues" => device_num_tx_queues,
+    "netdev_queue" "qdisc_sleeping" => netdev_queue_qdisc,
+    "Qdisc" "flags" => qdisc_flags,
+    "Qdisc" "state" => qdisc_state,
+    "Qdisc" "qstats.backlog" => qdisc_backlog,
+    "Qdisc" "cpu_qstats" => qdisc_cpu_qstats,
+    "gnet_stats_queue" "backlog" => qstats_backlog,
+    "sock_common" "skc_cookie" => sock_cookie,
+    "sock" "sk_socket" => sock_socket,
+    "sock" "sk_backlog.rmem_alloc" => sock_rmem_alloc,
+    "sock" "sk_rcvbuf" => sock_rcvbuf,
+    "bpf_array" "pptrs" => bpf_array_pptrs,
+}
+
+/// What else is looked for.
+pub(super) const OTHERS: &[(Wanted, &str)] = &[
+    (Wanted::Enum, "cgroup_subsys_id"),
+    (Wanted::Enum, "cpu_usage_stat"),
+    (Wanted::Enum, "psi_states"),
+    (Wanted::Enum, "qdisc_state_t"),
+];
+
+/// Modes of a CPU's time at the places where the program expects them; they never moved.
+const CPU_MODES: [(&str, u32); 3] = [("CPUTIME_SOFTIRQ", 3), ("CPUTIME_IOWAIT", 6), ("CPUTIME_STEAL", 7)];
+
+/// Looks everything up.
+pub(super) fn fields(description: &mut Description<impl ReadAt>) -> Result<Fields, TypeError> {
+    let mut fields = Fields::default();
+    for (member, place) in MEMBERS.iter().zip(PLACES) {
+        *place(&mut fields) = description.offset(*member)?;
+    }
+    for (mode, place) in CPU_MODES {
+        if description.value("cpu_usage_stat", mode)? != place {
+            return Err(TypeError::Missing(format!("{mode} = {place}")));
+        }
+    }
+    let pointer = size_of::<usize>() as u32;
+    fields.css_set_cpuacct += pointer * description.value("cgroup_subsys_id", "cpuacct_cgrp_id")?;
+    fields.psi_cpu_some_state = description.value("psi_states", "PSI_CPU_SOME")?;
+    fields.psi_nonidle_state = description.value("psi_states", "PSI_NONIDLE")?;
+    let times = fields.psi_cpu_some;
+    let time = |state| times + size_of::<u32>() as u32 * state;
+    (fields.psi_cpu_some, fields.psi_nonidle) =
+        (time(fields.psi_cpu_some_state), time(fields.psi_nonidle_state));
+    fields.netdev_queue_bytes = description.bytes("netdev_queue")?;
+    for state in ["__QDISC_STATE_MISSED", "__QDISC_STATE_DRAINING"] {
+        let bit = description.value("qdisc_state_t", state)?;
+        fields.qdisc_non_empty |= 1u32.checked_shl(bit).unwrap_or(0);
+    }
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_has_a_place_of_its_own() {
+        let mut fields = Fields::default();
+        for (number, place) in (1..).zip(PLACES) {
+            let field = place(&mut fields);
+            assert_eq!(std::mem::replace(field, number), 0, "{:?}", MEMBERS[number as usize - 1]);
+        }
+    }
+
+    #[test]
+    fn this_kernel_is_understood() {
+        let started = std::time::Instant::now();
+        let mut description = match Description::of_this_kernel(MEMBERS, OTHERS) {
+            Ok(description) => description,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let found = fields(&mut description).unwrap();
+        eprintln!("{found:?} in {:?}", started.elapsed());
+        let before = found.task_sum_exec_runtime;
+        assert!(before > 0 && found.task_tgid > before && found.psi_nonidle > found.psi_cpu_some);
+    }
+}

@@ -1,0 +1,225 @@
+//! Samples that the kernel takes by itself; here it is told what to look at, and what it saw is added up.
+
+use std::time::{Duration, Instant};
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use tailgauge_ebpf::layout::{Found, WATCHED_DEVICES};
+
+use super::devices::{self, Devices};
+use super::tally::{Beside, Tally};
+use super::{COLLECTOR, SamplerConfig};
+use crate::model::collector::Collectors;
+use crate::model::sampled::Sampled;
+use crate::sources::host::{CpuList, Finder, HostError, Paths, Process};
+use crate::sources::kernel::{KernelSource, RingDrops, Targets, chain, monotonic};
+use crate::sources::netlink::Netlink;
+use crate::sources::thread_time;
+
+/// How long samples may stay away before another CPU is asked for them: that of the last one may be offline.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Looks in a row that may find tailscaled or its sockets without the kernel finding them: they may just have gone.
+const MOST_MISSES: u32 = 5;
+/// Ticks of /proc/PID/stat are made of nanoseconds by dividing them (`nsec_to_clock_t`).
+const NANOSECONDS: u64 = 1_000_000_000;
+
+const _: () = assert!(devices::MOST == WATCHED_DEVICES);
+
+/// What was said to the kernel, and what it said.
+#[derive(Debug)]
+pub(super) struct KernelSampler {
+    paths: Paths,
+    interval: Duration,
+    ring: RingDrops,
+    finder: Finder,
+    process: Option<Process>,
+    devices: Devices,
+    netlink: Netlink,
+    online: CpuList,
+    targets: Targets,
+    has_pressure: bool,
+    sockets: usize,
+    /// Whether the kernel means the same process.
+    is_process: bool,
+    tally: Tally,
+    /// CPU that takes the samples.
+    cpu: u32,
+    /// When the last sample was read, or the taking of them began.
+    heard: Instant,
+    misses: u32,
+    /// Whether everything was found at the last look.
+    success: bool,
+}
+
+impl KernelSampler {
+    /// Begins, or says why the kernel cannot do it.
+    pub(super) fn start(config: &SamplerConfig, kernel: &mut KernelSource) -> Result<Self, String> {
+        if let Some(reason) = kernel.sampling_obstacle() {
+            return Err(reason);
+        }
+        let ring = kernel.ring_drops().ok_or("drops of the tunnel's ring are not counted")?;
+        let netlink =
+            Netlink::open(NETLINK_ROUTE).map_err(|error| format!("cannot ask for devices: {error}"))?;
+        let mut sampler = Self {
+            paths: config.paths.clone(),
+            interval: config.interval,
+            ring,
+            finder: Finder::default(),
+            process: None,
+            devices: Devices::new(config.paths.interface.clone()),
+            netlink,
+            online: CpuList::default(),
+            targets: Targets::default(),
+            has_pressure: false,
+            sockets: 0,
+            is_process: false,
+            tally: Tally::default(),
+            cpu: 0,
+            heard: Instant::now(),
+            misses: 0,
+            success: true,
+        };
+        sampler.observe(kernel).map_err(|error| chain(&error))?;
+        let found = kernel.watch(&sampler.targets).map_err(|error| chain(&error))?;
+        sampler.has_pressure = found.pressure != 0;
+        if let Some(missing) = sampler.missing_at_start(&found) {
+            return Err(format!("the kernel does not show where it has {missing}"));
+        }
+        sampler.judge(&found)?;
+        sampler.attach(kernel)?;
+        Ok(sampler)
+    }
+
+    /// What everything else depends on.
+    fn missing_at_start(&self, found: &Found) -> Option<&'static str> {
+        let is_offered = self.paths.procfs.join("pressure/cpu").exists();
+        let needed = [
+            (found.cpu_times, "the time of CPUs (control groups without cpuacct)"),
+            (found.run_queues, "the queues of CPUs"),
+            (found.namespace, "devices"),
+        ];
+        let missing = needed.into_iter().find(|(address, _)| *address == 0).map(|(_, what)| what);
+        missing.or((is_offered && !self.has_pressure).then_some("pressure (no control group of version 2)"))
+    }
+
+    fn attach(&mut self, kernel: &mut KernelSource) -> Result<(), String> {
+        let period = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
+        let mut outcome = Err("no CPU is online".to_owned());
+        let cpus = self.online.cpus();
+        // The first one, but for the one that has fallen silent.
+        let others = cpus.iter().filter(|cpu| **cpu > self.cpu).chain(cpus);
+        for cpu in others.take(cpus.len()) {
+            outcome = kernel.start_sampling(*cpu, period).map_err(|error| chain(&error));
+            if outcome.is_ok() {
+                self.cpu = *cpu;
+                self.heard = Instant::now();
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Looks whether what is watched is still the same.
+    pub(super) fn look(&mut self, kernel: &mut KernelSource, sampled: &mut Sampled) -> Result<(), String> {
+        let before = thread_time();
+        self.take(kernel, sampled);
+        let known = self.targets.clone();
+        self.success = match self.observe(kernel) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "cannot look at what is sampled");
+                false
+            }
+        };
+        if known != self.targets || self.misses > 0 {
+            let found = kernel.watch(&self.targets).map_err(|error| chain(&error))?;
+            self.judge(&found)?;
+        }
+        if self.heard.elapsed() > PATIENCE + 2 * self.interval {
+            tracing::warn!(cpu = self.cpu, "no samples: another CPU is to take them");
+            self.attach(kernel)?;
+        }
+        sampled.cpu_time += thread_time().saturating_sub(before);
+        Ok(())
+    }
+
+    /// Finds out what is to be watched.
+    fn observe(&mut self, kernel: &mut KernelSource) -> Result<(), HostError> {
+        self.online.read(&self.paths.sysfs.join("devices/system/cpu"), "online")?;
+        let process = self.finder.find(&self.paths)?.map(|(process, _)| process);
+        if process != self.process {
+            self.tally.forget_process();
+            self.process = process;
+        }
+        self.targets.process = process.map_or(0, |process| process.pid.unsigned_abs());
+        self.targets.sockets = Default::default();
+        self.sockets = 0;
+        for (place, socket) in self.targets.sockets.iter_mut().zip(kernel.udp_sockets()) {
+            *place = socket;
+            self.sockets += 1;
+        }
+        let ring = &self.ring;
+        let is_another = |index: u32| ring.tunnel() != Some(index);
+        let looked = self.devices.refresh(&mut self.netlink, is_another);
+        looked.map_err(|source| HostError::Netlink { operation: "look for devices", source })?;
+        self.targets.devices = [0; WATCHED_DEVICES];
+        for (place, device) in self.targets.devices.iter_mut().zip(self.devices.iter()) {
+            *place = device.index;
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel found what was found here.
+    fn judge(&mut self, found: &Found) -> Result<(), String> {
+        let ticks = found.task_started / (NANOSECONDS / rustix::param::clock_ticks_per_second().max(1));
+        // Where the kernel looks, another one may have that id: this may be another namespace of them.
+        let is_process = self.process.is_none_or(|process| found.task != 0 && ticks == process.started_ticks);
+        self.is_process = is_process;
+        let mut sockets = found.sockets.iter().take(self.sockets);
+        let is_complete = is_process && sockets.all(|address| *address != 0);
+        self.misses = if is_complete { 0 } else { self.misses + 1 };
+        if self.misses <= MOST_MISSES {
+            return Ok(());
+        }
+        let what = if is_process { "the UDP sockets of tailscaled" } else { "the process of tailscaled" };
+        Err(format!("the kernel does not show where it has {what}: it may be in another namespace"))
+    }
+
+    /// Adds up what was sampled since the last time.
+    fn take(&mut self, kernel: &mut KernelSource, sampled: &mut Sampled) {
+        let now = Instant::now();
+        let clock = monotonic();
+        let Self { tally, devices, online, heard, .. } = self;
+        devices.tidy(sampled);
+        let mut beside = Beside {
+            is_current: false,
+            second: 0,
+            interval: self.interval,
+            online: online.cpus(),
+            has_pressure: self.has_pressure,
+            is_process: self.is_process,
+            has_tunnel: self.ring.tunnel().is_some(),
+            sockets: self.sockets,
+            devices,
+        };
+        kernel.read_samples(|sample, cpus, is_current| {
+            let at = now.checked_sub(Duration::from_nanos(clock.saturating_sub(sample.at))).unwrap_or(now);
+            beside.second = sampled.second(at);
+            beside.is_current = is_current;
+            tally.add(sample, cpus, &beside, sampled);
+            *heard = at;
+        });
+    }
+
+    /// Brings the model up to date.
+    pub(super) fn read(
+        &mut self,
+        kernel: &mut KernelSource,
+        sampled: &mut Sampled,
+        collectors: &mut Collectors,
+    ) {
+        let before = thread_time();
+        self.take(kernel, sampled);
+        sampled.cpu_time += thread_time().saturating_sub(before);
+        collectors.record(COLLECTOR, self.heard, self.heard, self.success);
+    }
+}
