@@ -118,6 +118,7 @@ pub fn run(options: &CheckOptions) -> Report {
         findings.push(hooks());
         findings.push(loss(probe::reads_super_packets()));
         findings.push(drops());
+        findings.push(sampling());
     }
     findings.push(interface(&options.interface));
     findings.push(tailscaled::localapi(&options.tailscale_socket));
@@ -253,6 +254,18 @@ fn drops() -> Finding {
             "everything else works; --no-collector.drops silences this (lockdown=confidentiality forbids it)",
         ),
         Err(error) => Finding::fail("drops", causes(&error), "see the reason"),
+    }
+}
+
+fn sampling() -> Finding {
+    match probe::sampling() {
+        Ok(None) => Finding::ok("sampling", "by the kernel itself"),
+        Ok(Some(reason)) => Finding::warn(
+            "sampling",
+            reason,
+            "samples are read from files: at a hundred times the cost, so half as often where that is too much",
+        ),
+        Err(error) => Finding::fail("sampling", causes(&error), "see the reason"),
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Fields {
     pub task_cfs_rq: u32,
     pub task_nsproxy: u32,
     pub task_cgroups: u32,
+    pub task_files: u32,
     pub signal_thread_head: u32,
     pub signal_sum_sched_runtime: u32,
     /// Of the lock of the one before: odd while a thread ends.
@@ -49,6 +50,11 @@ pub struct Fields {
     pub cgroup_children: u32,
     pub cgroup_psi: u32,
     pub cpuacct_cpustat: u32,
+    pub files_fdt: u32,
+    pub fdtable_fd: u32,
+    pub file_private_data: u32,
+    pub seq_file_private: u32,
+    pub psi_trigger_group: u32,
     pub psi_group_parent: u32,
     pub psi_group_pcpu: u32,
     /// Of the time in the state `PSI_CPU_SOME`.
@@ -113,8 +119,8 @@ pub struct Watched {
     pub sockets: [WatchedSocket; WATCHED_SOCKETS],
     /// Indexes of devices, 0 for a place that is free.
     pub devices: [u32; WATCHED_DEVICES],
-    /// Not used.
-    pub spare: u32,
+    /// File of the agent that holds a trigger of the pressure of CPUs (Documentation/accounting/psi.rst), 0 for none.
+    pub trigger: u32,
 }
 
 /// Where that is: addresses of the kernel, 0 for what was not found; one row, written by
@@ -124,7 +130,7 @@ pub struct Watched {
 pub struct Found {
     /// `kernel_cpustat`, a variable of each CPU.
     pub cpu_times: u64,
-    /// `psi_group_cpu` of the whole system, of each CPU.
+    /// `psi_group_cpu` of the whole system, of each CPU; once found, it stays.
     pub pressure: u64,
     /// `runqueues`, of each CPU.
     pub run_queues: u64,

@@ -10,6 +10,7 @@ mod process;
 mod qdisc;
 mod recreated;
 mod ring;
+mod samples;
 mod softirq;
 mod stall;
 mod throttle;

@@ -8,8 +8,9 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::device::{self, LinkLayer};
 use super::drops::Drops;
-use super::hooks::Hooks;
+use super::hooks::{Hooks, chain};
 use super::object::{self, Object, TUNNEL};
+use super::sampling::{Sampling, Targets};
 use super::sizes::Sizes;
 use super::types::KernelTypes;
 use super::{AttachMode, KernelError};
@@ -88,6 +89,23 @@ pub fn drops() -> Result<Option<String>, KernelError> {
         .map_err(|source| KernelError::Netlink { operation: "list the devices", source })?;
     let drops = Drops::open(&mut object, "", types.drops.as_ref(), &mut netlink)?;
     Ok(drops.reason().map(str::to_owned))
+}
+
+/// Why the kernel cannot take samples by itself; `None` when it can. It begins to for a moment.
+///
+/// # Errors
+/// When the programs cannot be loaded at all.
+pub fn sampling() -> Result<Option<String>, KernelError> {
+    let types = KernelTypes::of_this_kernel(false, true);
+    let mut object = Object::load(1, &types)?;
+    let mut sampling = Sampling::open(&mut object, types.sampling.as_ref())?;
+    if let Some(reason) = sampling.obstacle() {
+        return Ok(Some(reason));
+    }
+    let second = 1_000_000_000;
+    let begun =
+        sampling.watch(&mut object, &Targets::default()).and_then(|_| sampling.start(&mut object, 0, second));
+    Ok(begun.err().map(|error| chain(&error)))
 }
 
 /// Index of the interface called `name`; `None` when there is none.

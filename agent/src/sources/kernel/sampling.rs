@@ -1,5 +1,9 @@
 //! The programs that sample: where they look, and what they saw.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+
 use aya::programs::perf_event::{
     PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent,
 };
@@ -18,6 +22,8 @@ use crate::model::kernel::{HookMode, Kernel};
 const PACKET: [u8; 64] = [0; 64];
 /// CPUs that may run without ticks; what they do is not accounted for as it happens.
 const TICKLESS: &str = "/sys/devices/system/cpu/nohz_full";
+/// Pressure of CPUs, for a [`trigger`].
+const PRESSURE: &str = "/proc/pressure/cpu";
 /// Numbers of the samples in a row are so far apart.
 const ROUND: u64 = SAMPLES as u64;
 
@@ -135,16 +141,26 @@ impl Sampling {
         self.watched.store(0, &self.now);
         let Targets { process, sockets, devices } = targets;
         self.now = Watched { process: *process, sockets: *sockets, devices: *devices, ..self.now };
-        self.watched.store(0, &self.now);
-        let program = object.classifier(programs::SAMPLING_FIND)?;
-        let outcome =
-            program.test_run(TestRunOptions { data_in: Some(&PACKET), ..TestRunOptions::default() });
-        outcome.map_err(|source| KernelError::Program {
-            program: programs::SAMPLING_FIND,
-            source: Box::new(source),
-        })?;
+        let mut found = self.find(object)?;
+        if found.pressure == 0
+            && let Some(trigger) = trigger()
+        {
+            self.now.trigger = trigger.as_raw_fd().unsigned_abs();
+            found = self.find(object)?;
+            self.now.trigger = 0;
+        }
         self.now.generation += 1;
         self.watched.store(0, &self.now);
+        Ok(found)
+    }
+
+    fn find(&self, object: &mut Object) -> Result<Found, KernelError> {
+        self.watched.store(0, &self.now);
+        let failed =
+            |source| KernelError::Program { program: programs::SAMPLING_FIND, source: Box::new(source) };
+        let program = object.classifier(programs::SAMPLING_FIND)?;
+        let options = TestRunOptions { data_in: Some(&PACKET), ..TestRunOptions::default() };
+        program.test_run(options).map_err(failed)?;
         let mut found = Found::default();
         self.found.load(0, &mut found);
         Ok(found)
@@ -189,6 +205,15 @@ impl Sampling {
         kernel.set_hook(hooks, programs::SAMPLING, mode, reason);
         hooks + 1
     }
+}
+
+/// A trigger of the pressure of CPUs, as long as the file is open: of no use but for what the kernel has behind it.
+/// `None` where there is no pressure, or the right to it (CAP_SYS_RESOURCE before 6.5).
+fn trigger() -> Option<File> {
+    let mut file = File::options().read(true).write(true).open(PRESSURE).ok()?;
+    // Half a second of two: nobody waits for it.
+    file.write_all(b"some 500000 2000000\0").ok()?;
+    Some(file)
 }
 
 /// Why what CPUs do cannot be sampled, if some of them may run without ticks.

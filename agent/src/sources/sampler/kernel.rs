@@ -98,7 +98,8 @@ impl KernelSampler {
             (found.namespace, "devices"),
         ];
         let missing = needed.into_iter().find(|(address, _)| *address == 0).map(|(_, what)| what);
-        missing.or((is_offered && !self.has_pressure).then_some("pressure (no control group of version 2)"))
+        missing.or((is_offered && !self.has_pressure)
+            .then_some("pressure (no control group of version 2, and no right to a trigger)"))
     }
 
     fn attach(&mut self, kernel: &mut KernelSource) -> Result<(), String> {

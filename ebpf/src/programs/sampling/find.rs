@@ -37,7 +37,9 @@ pub(super) extern "C" fn sampling_find(skb: *mut __sk_buff) -> i32 {
     offsets(watched, found);
     let set = follow(current, fields.task_cgroups);
     found.cpu_times = cpu_times(fields, set);
-    found.pressure = pressure(fields, set);
+    if found.pressure == 0 {
+        found.pressure = pressure(watched, current, set);
+    }
     found.run_queues = run_queues(fields, current);
     found.namespace = follow(follow(current, fields.task_nsproxy), fields.nsproxy_net_ns);
     found.task = process(watched, current);
@@ -107,19 +109,26 @@ fn cpu_times(fields: &Fields, set: u64) -> u64 {
     follow(climb.at, fields.cpuacct_cpustat)
 }
 
-/// Pressure of the whole system: above that of any control group of version 2, which the root itself has not.
+/// Pressure of the whole system: above that of any control group of version 2, which the root itself has not. Where
+/// there is no other group, a trigger knows it.
 #[inline(always)]
-fn pressure(fields: &Fields, set: u64) -> u64 {
-    let group = follow(set, fields.css_set_dfl_cgrp);
-    let mut pressure = follow(group, fields.cgroup_psi);
+fn pressure(watched: &Watched, current: u64, set: u64) -> u64 {
+    let fields = &watched.fields;
+    let root = follow(set, fields.css_set_dfl_cgrp);
+    let mut pressure = follow(root, fields.cgroup_psi);
     if pressure == 0 {
-        let children = group + u64::from(fields.cgroup_self) + u64::from(fields.cgroup_children);
+        let children = root + u64::from(fields.cgroup_self) + u64::from(fields.cgroup_children);
         let first = follow(children, 0);
-        if first == 0 || first == children {
-            return 0;
+        if first != 0 && first != children {
+            let child = first - u64::from(fields.css_sibling) - u64::from(fields.cgroup_self);
+            pressure = follow(child, fields.cgroup_psi);
         }
-        let child = first - u64::from(fields.css_sibling) - u64::from(fields.cgroup_self);
-        pressure = follow(child, fields.cgroup_psi);
+    }
+    if pressure == 0 && watched.trigger != 0 {
+        let files = follow(follow(current, fields.task_files), fields.files_fdt);
+        let file = follow(follow(files, fields.fdtable_fd) + 8 * u64::from(watched.trigger), 0);
+        let trigger = follow(follow(file, fields.file_private_data), fields.seq_file_private);
+        pressure = follow(trigger, fields.psi_trigger_group);
     }
     let mut climb = Climb { parent: fields.psi_group_parent, at: pressure };
     repeat(MOST_ANCESTORS, up, &mut climb);
