@@ -102,7 +102,7 @@ pub struct Sampled {
     pub samples: u64,
     /// Samples left out because the one before came too late.
     pub missed: u64,
-    /// CPU time that sampling took, all of its thread's.
+    /// CPU time that sampling took: in the kernel and here, or all of its thread's.
     pub cpu_time: Duration,
     /// By CPU number; CPUs that went offline stay.
     pub cpus: Vec<SampledCpu>,

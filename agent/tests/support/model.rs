@@ -115,6 +115,12 @@ fn fill_kernel(model: &mut Model) {
         mode: HookMode::RawTracepoint,
         reason: None,
     });
+    kernel.hooks.push(Hook {
+        device: String::new(),
+        hook: "sampling",
+        mode: HookMode::PerfEvent,
+        reason: None,
+    });
     kernel.drop_reasons = Arc::new(DropReasons {
         names: vec![None, Some("1".to_owned()), Some("FULL_RING".to_owned())],
         full_ring: Some(2),

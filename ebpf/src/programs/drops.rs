@@ -3,9 +3,8 @@
 //! A raw tracepoint: its arguments come as numbers, and fields of the kernel's structures are read at offsets that
 //! the loader found in the kernel's own description. A drop costs a few reads, a packet that is not dropped nothing.
 
-use core::{arch::asm, mem::size_of, ptr, ptr::addr_of_mut};
+use core::{arch::asm, ptr, ptr::addr_of_mut};
 
-use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 use tailgauge_ebpf::layout::{
     DROP_OTHER, DROP_REASONS, DROP_ROWS, DROP_TUNNEL, DROP_UNKNOWN, DROPPED_BY_RING, DROPPED_BY_SOCKET,
 };
@@ -17,6 +16,7 @@ use super::{
         DEVICE_INDEX, DEVICE_NAMESPACE, DROP_ARGUMENTS, DROP_DEVICES, DROPS, NAMESPACE_INODE, OWN_NAMESPACE,
         REASON_FULL_RING, REASON_SOCKET_BUFFER, SKB_DEVICE, SKB_SOCKET, SOCKET_NAMESPACE,
     },
+    peek::{follow, peek},
     windows,
 };
 
@@ -61,14 +61,14 @@ pub(super) extern "C" fn drops(context: *const u64) -> i32 {
 /// in another namespace than a device that the packet has reached.
 #[inline(always)]
 fn owner(skb: u64, receiver: u64) -> Owner {
-    let device = read(skb, &SKB_DEVICE);
+    let device = follow(skb, SKB_DEVICE.load());
     // What lies there is no pointer while the packet is in the queue of a socket; then this fails.
-    let of_device = if device == 0 { None } else { is_own(read(device, &DEVICE_NAMESPACE)) };
+    let of_device = if device == 0 { None } else { is_own(follow(device, DEVICE_NAMESPACE.load())) };
     let mut socket = receiver;
     if socket == 0 && of_device.is_none() {
-        socket = read(skb, &SKB_SOCKET);
+        socket = follow(skb, SKB_SOCKET.load());
     }
-    let own = if socket == 0 { of_device } else { is_own(read(socket, &SOCKET_NAMESPACE)) };
+    let own = if socket == 0 { of_device } else { is_own(follow(socket, SOCKET_NAMESPACE.load())) };
     match (own, of_device) {
         (Some(true), Some(true)) => Owner::Row(row(device)),
         (Some(true), _) => Owner::Row(DROP_UNKNOWN),
@@ -87,7 +87,7 @@ fn is_own(namespace: u64) -> Option<bool> {
     if namespace == unsafe { ptr::addr_of!(OWN).read_volatile() } {
         return Some(true);
     }
-    let inode = read_u32(namespace, &NAMESPACE_INODE)?;
+    let inode = peek::<u32>(namespace, NAMESPACE_INODE.load())?;
     if inode != OWN_NAMESPACE.load() {
         return Some(false);
     }
@@ -99,7 +99,7 @@ fn is_own(namespace: u64) -> Option<bool> {
 /// Row of a device.
 #[inline(always)]
 fn row(device: u64) -> u32 {
-    let Some(index) = read_u32(device, &DEVICE_INDEX) else { return DROP_UNKNOWN };
+    let Some(index) = peek::<u32>(device, DEVICE_INDEX.load()) else { return DROP_UNKNOWN };
     // SAFETY: a `u32` is read at once, whatever user space does to the entry.
     match unsafe { DROP_DEVICES.get(index) } {
         Some(row) if *row < DROP_ROWS => *row,
@@ -123,21 +123,4 @@ fn count(row: u32, reason: u32) {
     } else if reason == REASON_SOCKET_BUFFER.load() {
         windows::record_drop::<DROPPED_BY_SOCKET>();
     }
-}
-
-/// A pointer at an offset of a structure; 0 when it cannot be read.
-#[inline(always)]
-fn read(structure: u64, offset: &Global<u32>) -> u64 {
-    const { assert!(size_of::<usize>() == size_of::<u64>()) };
-    let address = structure.wrapping_add(u64::from(offset.load())) as *const u64;
-    // SAFETY: the helper checks the address and fails where there is no memory of the kernel.
-    unsafe { bpf_probe_read_kernel(address) }.unwrap_or(0)
-}
-
-/// A number at an offset of a structure.
-#[inline(always)]
-fn read_u32(structure: u64, offset: &Global<u32>) -> Option<u32> {
-    let address = structure.wrapping_add(u64::from(offset.load())) as *const u32;
-    // SAFETY: as above.
-    unsafe { bpf_probe_read_kernel(address) }.ok()
 }

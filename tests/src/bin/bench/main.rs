@@ -10,6 +10,7 @@ mod process;
 mod programs;
 mod read;
 mod sampling;
+mod stolen;
 mod table;
 mod tunnel;
 

@@ -15,8 +15,8 @@ use tailgauge_testbed::wireguard::BYPASS_MARK;
 
 use crate::device::Device;
 use crate::process::cpu_time;
-use crate::table::{Row, digits};
-use crate::{Outcome, Plan};
+use crate::table::{Row, Spread, digits};
+use crate::{Outcome, Plan, stolen};
 
 /// This host on the tunnel.
 const OWN: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
@@ -53,7 +53,36 @@ pub fn measure(plan: &Plan) -> Outcome {
         busy
     })?;
     let at_rest = Stretch::measure(&agent, time)?;
-    Ok(vec![busy.row("its threads busy"), at_rest.row("at rest")])
+    drop(agent);
+    let interrupt = interrupt(plan, namespace, &tailscaled)?;
+    Ok(vec![busy.row("its threads busy"), at_rest.row("at rest"), interrupt])
+}
+
+/// What one sample takes from whoever has the CPU, with the interrupt around it: what a thread that only runs loses
+/// with samples and without, by turns.
+fn interrupt(plan: &Plan, namespace: &Namespace, tailscaled: &StandIn) -> Result<Row, Box<dyn Error>> {
+    let time = Duration::from_secs(2);
+    let (mut taken, mut own) = (Vec::new(), Vec::new());
+    for _ in 0..plan.rounds(7, 3) {
+        let mut lost = [0.0; 2];
+        for (lost, interval) in lost.iter_mut().zip(["0s", "20ms"]) {
+            let flags = ["--sampler.interval", interval];
+            let agent = Agent::start_program(&plan.agent, namespace, &tailscaled.socket(), &flags)?;
+            let before = agent.scrape()?;
+            *lost = stolen::from(0, time)?.as_secs_f64();
+            let after = agent.scrape()?;
+            let grown = |name| Some(after.value(name, &[])? - before.value(name, &[])?);
+            if let Some((samples, cost)) = grown(SAMPLES).zip(grown("tailgauge_sampler_cpu_seconds_total")) {
+                own.push(cost / samples.max(1.0) * 1e6);
+            }
+        }
+        let samples = time.as_secs_f64() * 50.0;
+        taken.push((lost[1] - lost[0]) / samples * 1e6);
+    }
+    let (taken, own) = (Spread::of(taken), Spread::of(own));
+    let what = "a sample, as a thread that has the CPU loses it";
+    let account = format!("by the agent's own account, with looking for what to sample {}", own.show("µs"));
+    Ok(Row::new(what, taken.show("µs")).beside(account))
 }
 
 /// Like tailscaled's own: the sampler looks at their queues.

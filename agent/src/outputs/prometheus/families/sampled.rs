@@ -14,9 +14,11 @@ pub(super) const SECTION: Section = Section {
             buckets of a cumulative histogram, and a peak. Samples are taken every `--sampler.interval` (100 ms), each \
             over the time since the one before. The peaks cover the running second and the 15 aligned seconds before \
             it; reading does not reset them. The kernel accounts CPU time by the tick, so shares of a CPU are good to \
-            a tenth. While nothing is up (no CPU half busy, next to nobody waits for one, queues empty), a sample is \
-            taken over two intervals and counts twice. So it is when sampling has taken a thousandth of a CPU: what it \
-            saves while nothing is up, up to 10 ms, it spends while something is.",
+            a tenth. The kernel takes the samples itself (`tailgauge_hook_attached{hook=\"sampling\"}`), a few \
+            microseconds each. Where it cannot, `tailgauge check` says why; then a thread reads files, and takes one \
+            sample over two intervals, which counts twice, while nothing is up (no CPU half busy, next to nobody waits \
+            for one, queues empty), and once a thousandth of a CPU is used up. What threads of tailscaled waited has no \
+            sample when one of them ended, nor has any of its parts while it is not known which process it is.",
     families: &[
         Family {
             header: histogram(
@@ -206,7 +208,8 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_sampler_cpu_seconds_total",
                 &[],
-                "CPU time that sampling took: all of the thread that does nothing else.",
+                "CPU time that sampling took: in the kernel, and to read what was sampled and look whether it is still the \
+                 same; or all of the thread that reads files.",
             ),
             samples: |view, samples| {
                 when_on(view, samples, |sampled, samples| {
