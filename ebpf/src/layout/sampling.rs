@@ -76,6 +76,9 @@ pub struct Fields {
     /// `sizeof(struct netdev_queue)`.
     pub netdev_queue_bytes: u32,
     pub qdisc_flags: u32,
+    pub qdisc_enqueue: u32,
+    /// Not used: an even number of fields has no padding behind it.
+    pub spare: u32,
     pub qdisc_state: u32,
     pub qdisc_backlog: u32,
     pub qdisc_cpu_qstats: u32,

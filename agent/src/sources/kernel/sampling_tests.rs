@@ -161,6 +161,15 @@ fn a_socket_is_known_by_its_cookie_until_it_is_gone() {
 }
 
 #[test]
+fn a_device_without_a_queue_has_no_backlog_nor_has_one_that_is_not_there() {
+    let Some((mut object, mut sampling)) = open() else { return };
+    // The loopback device is always the first.
+    sampling.watch(&mut object, &Targets { devices: [1, i32::MAX as u32, 0], ..Targets::default() }).unwrap();
+    sampling.start(&mut object, 0, PERIOD).unwrap();
+    assert_eq!(next(&mut sampling).0.backlogs, [UNKNOWN; WATCHED_DEVICES]);
+}
+
+#[test]
 fn who_does_not_read_loses_the_oldest_and_goes_on() {
     let Some((mut object, mut sampling)) = open() else { return };
     sampling.watch(&mut object, &Targets::default()).unwrap();

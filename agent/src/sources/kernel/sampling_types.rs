@@ -64,6 +64,7 @@ members! {
     "net_device" "num_tx_queues" => device_num_tx_queues,
     "netdev_queue" "qdisc_sleeping" => netdev_queue_qdisc,
     "Qdisc" "flags" => qdisc_flags,
+    "Qdisc" "enqueue" => qdisc_enqueue,
     "Qdisc" "state" => qdisc_state,
     "Qdisc" "qstats.backlog" => qdisc_backlog,
     "Qdisc" "cpu_qstats" => qdisc_cpu_qstats,

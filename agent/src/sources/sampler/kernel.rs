@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tailgauge_ebpf::layout::{Found, WATCHED_DEVICES};
 
+use super::agreement::Agreement;
 use super::devices::{self, Devices};
 use super::tally::{Beside, Tally};
 use super::{COLLECTOR, SamplerConfig};
@@ -17,11 +18,6 @@ use crate::sources::thread_time;
 
 /// How long samples may stay away before another CPU is asked for them: that of the last one may be offline.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Looks in a row that may find tailscaled or its sockets without the kernel finding them: they may just have gone.
-const MOST_MISSES: u32 = 5;
-/// Ticks of /proc/PID/stat are made of nanoseconds by dividing them (`nsec_to_clock_t`).
-const NANOSECONDS: u64 = 1_000_000_000;
-
 const _: () = assert!(devices::MOST == WATCHED_DEVICES);
 
 /// What was said to the kernel, and what it said.
@@ -38,14 +34,12 @@ pub(super) struct KernelSampler {
     targets: Targets,
     has_pressure: bool,
     sockets: usize,
-    /// Whether the kernel means the same process.
-    is_process: bool,
+    agreement: Agreement,
     tally: Tally,
     /// CPU that takes the samples.
-    cpu: u32,
+    cpu: Option<u32>,
     /// When the last sample was read, or the taking of them began.
     heard: Instant,
-    misses: u32,
     /// Whether everything was found at the last look.
     success: bool,
 }
@@ -71,11 +65,10 @@ impl KernelSampler {
             targets: Targets::default(),
             has_pressure: false,
             sockets: 0,
-            is_process: false,
+            agreement: Agreement::default(),
             tally: Tally::default(),
-            cpu: 0,
+            cpu: None,
             heard: Instant::now(),
-            misses: 0,
             success: true,
         };
         sampler.observe(kernel).map_err(|error| chain(&error))?;
@@ -84,7 +77,7 @@ impl KernelSampler {
         if let Some(missing) = sampler.missing_at_start(&found) {
             return Err(format!("the kernel does not show where it has {missing}"));
         }
-        sampler.judge(&found)?;
+        sampler.agreement.judge(sampler.process, sampler.sockets, &found)?;
         sampler.attach(kernel)?;
         Ok(sampler)
     }
@@ -106,12 +99,12 @@ impl KernelSampler {
         let period = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
         let mut outcome = Err("no CPU is online".to_owned());
         let cpus = self.online.cpus();
-        // The first one, but for the one that has fallen silent.
-        let others = cpus.iter().filter(|cpu| **cpu > self.cpu).chain(cpus);
+        // The first one, then that behind the one that has fallen silent.
+        let others = cpus.iter().filter(|cpu| self.cpu.is_none_or(|silent| **cpu > silent)).chain(cpus);
         for cpu in others.take(cpus.len()) {
             outcome = kernel.start_sampling(*cpu, period).map_err(|error| chain(&error));
             if outcome.is_ok() {
-                self.cpu = *cpu;
+                self.cpu = Some(*cpu);
                 self.heard = Instant::now();
                 break;
             }
@@ -131,9 +124,9 @@ impl KernelSampler {
                 false
             }
         };
-        if known != self.targets || self.misses > 0 {
+        if known != self.targets || self.agreement.is_missing_something() {
             let found = kernel.watch(&self.targets).map_err(|error| chain(&error))?;
-            self.judge(&found)?;
+            self.agreement.judge(self.process, self.sockets, &found)?;
         }
         if self.heard.elapsed() > PATIENCE + 2 * self.interval {
             tracing::warn!(cpu = self.cpu, "no samples: another CPU is to take them");
@@ -169,22 +162,6 @@ impl KernelSampler {
         Ok(())
     }
 
-    /// Whether the kernel found what was found here.
-    fn judge(&mut self, found: &Found) -> Result<(), String> {
-        let ticks = found.task_started / (NANOSECONDS / rustix::param::clock_ticks_per_second().max(1));
-        // Where the kernel looks, another one may have that id: this may be another namespace of them.
-        let is_process = self.process.is_none_or(|process| found.task != 0 && ticks == process.started_ticks);
-        self.is_process = is_process;
-        let mut sockets = found.sockets.iter().take(self.sockets);
-        let is_complete = is_process && sockets.all(|address| *address != 0);
-        self.misses = if is_complete { 0 } else { self.misses + 1 };
-        if self.misses <= MOST_MISSES {
-            return Ok(());
-        }
-        let what = if is_process { "the UDP sockets of tailscaled" } else { "the process of tailscaled" };
-        Err(format!("the kernel does not show where it has {what}: it may be in another namespace"))
-    }
-
     /// Adds up what was sampled since the last time.
     fn take(&mut self, kernel: &mut KernelSource, sampled: &mut Sampled) {
         let now = Instant::now();
@@ -197,7 +174,7 @@ impl KernelSampler {
             interval: self.interval,
             online: online.cpus(),
             has_pressure: self.has_pressure,
-            is_process: self.is_process,
+            is_process: self.agreement.is_process(),
             has_tunnel: self.ring.tunnel().is_some(),
             sockets: self.sockets,
             devices,

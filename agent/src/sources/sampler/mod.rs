@@ -4,6 +4,7 @@
 //! The kernel takes the samples itself where it can ([`kernel`]): some microseconds each. Where it cannot, a thread
 //! reads files and sockets ([`files`]), which costs fifty times as much, so it keeps to a budget.
 
+mod agreement;
 mod devices;
 mod files;
 mod kernel;

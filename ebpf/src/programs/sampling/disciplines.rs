@@ -67,16 +67,18 @@ fn of_device(watched: &Watched, namespace: u64, ifindex: u32) -> u64 {
     }
     let root = follow(device, fields.device_qdisc);
     let Some(flags) = peek::<u32>(root, fields.qdisc_flags) else { return UNKNOWN };
-    if flags & BUILTIN != 0 {
+    // `noqueue` has no way in.
+    let is_multiqueue = flags & MULTIQUEUE != 0;
+    if flags & BUILTIN != 0 || !is_multiqueue && follow(root, fields.qdisc_enqueue) == 0 {
         return UNKNOWN;
     }
     let queues = follow(device, fields.device_tx);
     let mut sum = Sum { fields, cpus: watched.cpus, queues, bytes: forgotten(0) };
-    if flags & MULTIQUEUE == 0 {
-        add(root, &mut sum);
-    } else {
+    if is_multiqueue {
         let count = peek::<u32>(device, fields.device_num_tx_queues).unwrap_or(0);
         repeat(count.min(MOST_QUEUES), queue, &mut sum);
+    } else {
+        add(root, &mut sum);
     }
     sum.bytes
 }
