@@ -17,9 +17,13 @@ const PACKETS: u64 = 200;
 
 /// A way out of the stage, with a neighbour who need not be asked for.
 pub(crate) fn way_out(stage: &Stage) {
+    way_out_by(stage, "link add out0 type veth peer name far0");
+}
+
+fn way_out_by(stage: &Stage, add: &str) {
     let namespace = &stage.namespace;
     for arguments in [
-        "link add out0 type veth peer name far0",
+        add,
         "link set out0 up",
         "link set far0 up",
         "addr add 192.0.2.1/24 dev out0",
@@ -100,5 +104,49 @@ fn a_shaper_s_drops_overlimits_and_backlog_are_those_of_tc() {
     assert_eq!(
         value(&scrape, "tailgauge_host_qdisc_drops_total", &[("device", DEVICE), ("kind", "tbf")]),
         dropped as f64
+    );
+}
+
+#[test]
+fn the_queues_of_a_device_with_several_add_up() {
+    let test = "the_queues_of_a_device_with_several_add_up";
+    let Some(stage) = stage(test, &["ip", "tc"]) else { return };
+    way_out_by(
+        &stage,
+        "link add out0 numtxqueues 2 numrxqueues 2 type veth peer name far0 numrxqueues 2 numtxqueues 2",
+    );
+    let tc = |arguments: &str| {
+        let all = ["-n", stage.namespace.name(), "qdisc", "add", "dev", DEVICE];
+        run(Command::new("tc").args(all).args(arguments.split(' ')))
+    };
+    let limits = "tbf rate 8kbit burst 2000 limit 100000";
+    for discipline in ["root handle 1: mq", &format!("parent 1:1 {limits}"), &format!("parent 1:2 {limits}")]
+    {
+        if let Err(error) = tc(discipline) {
+            needs::skip(test, &format!("the queueing disciplines mq and tbf: {error}"));
+            return;
+        }
+    }
+    let agent = stage.agent(&[]).unwrap();
+    // Each socket has a queue of its own, by chance.
+    for _ in 0..32 {
+        let socket = stage.namespace.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        for _ in 0..4 {
+            socket.send_to(&[7; 1000], (FAR, 9)).unwrap();
+        }
+    }
+    // The root's own figures are made when somebody asks for them.
+    let waiting = kernel::qdisc(&stage.namespace, DEVICE)["backlog"].as_u64().unwrap();
+    assert!(waiting > 100_000, "more than has room in one queue: {waiting}");
+    let labels = [("device", DEVICE)];
+    agreed(
+        &agent,
+        "a sample of the backlog",
+        || (),
+        |scrape, ()| {
+            let peak = scrape.value("tailgauge_host_qdisc_backlog_peak_15s_bytes", &labels);
+            // A packet a second leaves.
+            peak.is_some_and(|peak| (waiting as f64 * 0.9..=waiting as f64 * 1.1).contains(&peak))
+        },
     );
 }
