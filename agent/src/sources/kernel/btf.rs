@@ -16,6 +16,8 @@ const MEMBER_BYTES: u64 = 12;
 const ENUM_BYTES: u64 = 8;
 /// Bytes read at a time; nothing that is read at once is longer.
 const CHUNK: usize = 64 * 1024;
+/// Bytes read where only something small is wanted.
+const PAGE: usize = 4 * 1024;
 /// Types between two remembered places.
 const STRIDE: u32 = 512;
 /// Anonymous structures within each other, typedefs of typedefs.
@@ -110,7 +112,10 @@ impl<R: ReadAt> Btf<R> {
         let skip = match within {
             Some(skip) if skip.saturating_add(length) <= held => skip,
             _ => {
-                self.fill(offset)?;
+                // Who goes on will want more and more, who jumps will not.
+                let goes_on = within.is_some_and(|skip| skip <= held);
+                let most = if goes_on { held.saturating_mul(2) } else { PAGE };
+                self.fill(offset, most.max(length))?;
                 0
             }
         };
@@ -120,11 +125,13 @@ impl<R: ReadAt> Btf<R> {
         Ok(&self.buffer[skip..skip + length])
     }
 
-    fn fill(&mut self, offset: u64) -> io::Result<()> {
+    /// Reads up to so many bytes; the kernel gives a page at a time.
+    fn fill(&mut self, offset: u64, most: usize) -> io::Result<()> {
         self.held = (offset, 0);
-        while self.held.1 < self.buffer.len() {
+        let most = most.min(self.buffer.len());
+        while self.held.1 < most {
             let held = self.held.1;
-            match self.source.read_at(&mut self.buffer[held..], offset + held as u64) {
+            match self.source.read_at(&mut self.buffer[held..most], offset + held as u64) {
                 Ok(0) => break,
                 Ok(count) => self.held.1 += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
