@@ -3,12 +3,14 @@
 
 mod names;
 mod sampling;
+mod tcp;
 mod wireguard;
 
 use crate::histogram::Histogram;
 
 pub use names::{globals, maps, programs};
 pub use sampling::*;
+pub use tcp::*;
 pub use wireguard::*;
 
 /// Changes with any change below; part of the pin directory's name.
@@ -37,20 +39,6 @@ pub const CLASS_SUBNET: u32 = 1;
 pub const CLASS_EXIT: u32 = 2;
 /// Number of classes.
 pub const CLASSES: usize = 3;
-
-/// Legs index handshake histograms: this host ↔ peer through the tunnel.
-pub const LEG_PEER: usize = 0;
-/// This host ↔ the far server.
-pub const LEG_REMOTE: usize = 1;
-/// Number of legs.
-pub const LEGS: usize = 2;
-
-/// Who sent the first SYN: the peer (SYN seen on receive).
-pub const OPENER_PEER: usize = 0;
-/// This host or something behind it (SYN seen on transmit).
-pub const OPENER_HOST: usize = 1;
-/// Number of openers.
-pub const OPENERS: usize = 2;
 
 /// Interfaces of the underlay that are counted at a time.
 pub const UNDERLAY_DEVICES: usize = 16;
@@ -205,33 +193,12 @@ pub struct Windows {
     pub direction: [Window; DIRECTIONS as usize],
 }
 
-/// TCP connections of one slot.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tcp {
-    /// Handshake time by leg, microseconds.
-    pub handshake: [Histogram; LEGS],
-    /// Time from established to the first FIN or RST, milliseconds.
-    pub duration: Histogram,
-    /// Connections whose handshake completed, by opener.
-    pub opened: [u64; OPENERS],
-    /// Handshakes answered by RST, by opener.
-    pub refused: [u64; OPENERS],
-    /// SYNs that stayed without an answer, by opener; counted by the agent's sweep, and by the programs when
-    /// a new attempt takes the key. A handshake that was answered but never acknowledged is none of these.
-    pub timed_out: [u64; OPENERS],
-    /// Established connections ended by FIN.
-    pub closed_fin: u64,
-    /// Established connections ended by RST.
-    pub closed_reset: u64,
-    /// SYNs seen again, by opener.
-    pub syn_retransmits: [u64; OPENERS],
-    /// SYN-ACKs seen again, by opener of the connection.
-    pub syn_ack_retransmits: [u64; OPENERS],
-    /// Handshake samples dropped because a retransmission made them ambiguous (Karn).
-    pub ambiguous: u64,
-    /// Handshake samples lost because the table had no room, the entry was evicted, or the ACK went unseen.
-    pub lost: u64,
+impl Windows {
+    /// No traffic yet.
+    pub const EMPTY: Self = Self {
+        direction: [Window { id: 0, bytes: 0, peaks: [0; PEAK_SECONDS], histogram: Histogram::EMPTY };
+            DIRECTIONS as usize],
+    };
 }
 
 /// Settings that the agent may change while packets flow; one row.
@@ -255,60 +222,6 @@ pub struct Control {
     pub endpoints_generation: u32,
     /// UDP port of this node's own peer relay server, 0 when there is none: what goes there is other peers' traffic.
     pub relay_port: u32,
-}
-
-/// One connection as seen from the tunnel. The peer's side is `peer_*`, whoever opened it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct FlowKey {
-    /// Address on the peer's side; IPv4 as ::ffff:a.b.c.d.
-    pub peer_address: [u8; 16],
-    /// Address on the other side.
-    pub other_address: [u8; 16],
-    /// Port on the peer's side, network order.
-    pub peer_port: [u8; 2],
-    /// Port on the other side, network order.
-    pub other_port: [u8; 2],
-}
-
-/// A handshake under way.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Handshake {
-    /// CLOCK_MONOTONIC nanoseconds of the first SYN.
-    pub syn_at: u64,
-    /// Nanoseconds of the first SYN-ACK; 0 while none was seen.
-    pub syn_ack_at: u64,
-    /// Sequence number of the SYN.
-    pub syn_sequence: u32,
-    /// Sequence number of the SYN-ACK.
-    pub syn_ack_sequence: u32,
-    /// The peer's slot at the time of the SYN.
-    pub slot: u32,
-    /// [`OPENER_PEER`] or [`OPENER_HOST`].
-    pub opener: u8,
-    /// SYNs seen again.
-    pub syn_retransmits: u8,
-    /// SYN-ACKs seen again.
-    pub syn_ack_retransmits: u8,
-    /// Non-zero once the agent counted it as timed out; kept so that late retransmissions are known.
-    pub timed_out: u8,
-}
-
-/// An established connection, kept until FIN, RST or eviction.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Connection {
-    /// CLOCK_MONOTONIC nanoseconds of the completed handshake.
-    pub established_at: u64,
-    /// The peer's slot.
-    pub slot: u32,
-    /// [`OPENER_PEER`] or [`OPENER_HOST`].
-    pub opener: u32,
-    /// Sequence number of the SYN: tells its late retransmission from a new attempt on the same ports.
-    pub syn_sequence: u32,
-    /// Sequence number of the SYN-ACK: tells its retransmission after the ACK passed here.
-    pub syn_ack_sequence: u32,
 }
 
 /// Events of the programs themselves; one row.

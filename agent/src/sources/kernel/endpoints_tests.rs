@@ -6,10 +6,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-
-fn sizes() -> Sizes {
-    Sizes::new(100, 2).unwrap()
-}
+use crate::sources::kernel::test_tailnet::{sizes, slots, tailnet};
 
 fn peer(id: &str, current: Option<&str>, candidates: &[&str]) -> Peer {
     Peer {
@@ -18,16 +15,6 @@ fn peer(id: &str, current: Option<&str>, candidates: &[&str]) -> Peer {
         endpoints: candidates.iter().map(|text| text.parse().unwrap()).collect(),
         ..Peer::default()
     }
-}
-
-fn tailnet(peers: Vec<Peer>) -> Tailnet {
-    Tailnet { peers: peers.into_iter().map(Arc::new).collect(), ..Tailnet::default() }
-}
-
-fn slots(tailnet: &Tailnet, capacity: u32) -> SlotTable {
-    let mut slots = SlotTable::new(capacity);
-    slots.update(&tailnet.peers, Instant::now());
-    slots
 }
 
 fn keys_of(tailnet: &Tailnet) -> EndpointKeys {

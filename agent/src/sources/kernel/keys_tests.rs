@@ -1,16 +1,12 @@
 //! Tests of [`super`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::*;
-
-fn sizes() -> Sizes {
-    Sizes::new(100, 2).unwrap()
-}
+use crate::sources::kernel::test_tailnet::{sizes, slots, tailnet};
 
 fn peer(id: &str, addresses: &[&str], allowed: &[&str]) -> Peer {
     Peer {
@@ -19,16 +15,6 @@ fn peer(id: &str, addresses: &[&str], allowed: &[&str]) -> Peer {
         allowed_ips: allowed.iter().map(|text| text.parse().unwrap()).collect(),
         ..Peer::default()
     }
-}
-
-fn tailnet(peers: Vec<Peer>) -> Tailnet {
-    Tailnet { peers: peers.into_iter().map(Arc::new).collect(), ..Tailnet::default() }
-}
-
-fn slots(tailnet: &Tailnet, capacity: u32) -> SlotTable {
-    let mut slots = SlotTable::new(capacity);
-    slots.update(&tailnet.peers, Instant::now());
-    slots
 }
 
 fn value<const N: usize>(entries: &Entries<N>, network: &str) -> Option<u32> {

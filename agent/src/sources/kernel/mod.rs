@@ -50,6 +50,8 @@ mod source;
 mod statistics;
 mod sweep;
 mod tables;
+#[cfg(test)]
+mod test_tailnet;
 mod types;
 mod underlay;
 mod underlay_rows;

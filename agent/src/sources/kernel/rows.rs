@@ -6,10 +6,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
-use tailgauge_ebpf::histogram::Histogram;
-use tailgauge_ebpf::layout::{
-    DIRECTIONS, LEGS, Line, OPENERS, PEAK_SECONDS, Tcp, Window, Windows, line_index, maps,
-};
+use tailgauge_ebpf::layout::{DIRECTIONS, LEGS, Line, Tcp, Windows, line_index, maps};
 
 use super::changes::{READS_AFTER_CHANGE, copy, signature};
 use super::coverage::Counted;
@@ -17,24 +14,6 @@ use super::mmap::Rows;
 use super::object::Object;
 use super::{KernelError, window};
 use crate::model::kernel::{Kernel, SlotCounters};
-
-const NO_WINDOWS: Windows = Windows {
-    direction: [Window { id: 0, bytes: 0, peaks: [0; PEAK_SECONDS], histogram: Histogram::EMPTY };
-        DIRECTIONS as usize],
-};
-const NO_TCP: Tcp = Tcp {
-    handshake: [Histogram::EMPTY; LEGS],
-    duration: Histogram::EMPTY,
-    opened: [0; OPENERS],
-    refused: [0; OPENERS],
-    timed_out: [0; OPENERS],
-    closed_fin: 0,
-    closed_reset: 0,
-    syn_retransmits: [0; OPENERS],
-    syn_ack_retransmits: [0; OPENERS],
-    ambiguous: 0,
-    lost: 0,
-};
 
 /// Words of a [`Tcp`] of which at least one changes whenever anything does, and last: count and sum of the
 /// histograms, and all counters.
@@ -199,18 +178,18 @@ impl SlotRows {
             }
             let open = window::close_idle(self.windows.row(slot), window);
             *stale = (*stale - 1).max(u8::from(open));
-            copy(&self.windows, slot, &mut kernel.windows, &NO_WINDOWS, &window::SIGNATURE);
-            copy(&self.tcp, slot, &mut kernel.tcp, &NO_TCP, &TCP_SIGNATURE);
+            copy(&self.windows, slot, &mut kernel.windows, &Windows::EMPTY, &window::SIGNATURE);
+            copy(&self.tcp, slot, &mut kernel.tcp, &Tcp::EMPTY, &TCP_SIGNATURE);
         }
         Ok(())
     }
 
     fn read_tunnel(&self, kernel: &mut Kernel, window: u64) {
         window::close_idle(self.tunnel_windows.row(0), window);
-        let into = kernel.tunnel_windows.get_or_insert_with(|| Box::new(NO_WINDOWS));
+        let into = kernel.tunnel_windows.get_or_insert_with(|| Box::new(Windows::EMPTY));
         self.tunnel_windows.load(0, into);
         window::close_idle(self.drop_windows.row(0), window);
-        let into = kernel.drop_windows.get_or_insert_with(|| Box::new(NO_WINDOWS));
+        let into = kernel.drop_windows.get_or_insert_with(|| Box::new(Windows::EMPTY));
         self.drop_windows.load(0, into);
     }
 
@@ -265,6 +244,8 @@ fn add(counted: &mut [Counted; 2], slot: &SlotCounters) {
 
 #[cfg(test)]
 mod tests {
+    use tailgauge_ebpf::histogram::Histogram;
+
     use super::*;
 
     #[test]
