@@ -1,5 +1,7 @@
 //! What both directions of the tunnel device do with a packet: look at it, and let it pass.
 
+use core::ptr::addr_of;
+
 use aya_ebpf::bindings::__sk_buff;
 use tailgauge_ebpf::{
     layout::{CLASS_EXIT, UNATTRIBUTED, Wire},
@@ -9,6 +11,7 @@ use tailgauge_ebpf::{
 use super::{
     attribution::{Family, Owner, attribute},
     counting::count,
+    forget::{hidden, noise},
     health,
     skb::{Linear, Whole},
     tcp::{self, Segment},
@@ -26,6 +29,11 @@ type Outcome = u64;
 const DONE: Outcome = u64::MAX;
 /// The packet was not counted, as it is not of the usual kind.
 const UNUSUAL: Outcome = u64::MAX - 1;
+
+/// What is to be done for a packet besides counting it.
+const NOTHING: u64 = 0;
+const TRACK: u64 = 1;
+const FRAGMENT: u64 = 2;
 
 /// Counts one packet.
 #[inline(always)]
@@ -126,16 +134,28 @@ fn read_segment<const DIRECTION: u32, A: Family>(skb: *mut __sk_buff, segment: &
 /// Counts a packet whose addresses are known.
 #[inline(always)]
 fn account<const DIRECTION: u32, A: Family>(skb: *mut __sk_buff, packet: &Packet<A>) -> Outcome {
-    // SAFETY: the context that the kernel passed.
-    let (length, gso_size) = unsafe { ((*skb).len, (*skb).gso_size) };
-    let matters = tcp::matters::<DIRECTION, A>(packet);
+    // What the verifier has learned from the parser is hidden from it: it would follow all that comes anew for every way
+    // to read a packet.
+    let noise = noise(skb);
+    let more = if tcp::matters::<DIRECTION, A>(packet) {
+        TRACK
+    } else if matches!(packet.transport, Transport::Fragment) {
+        FRAGMENT
+    } else {
+        NOTHING
+    };
+    let more = hidden(more, noise);
+    let headers = hidden(packet.headers.into(), noise) as u32;
+    // SAFETY: the context that the kernel passed. Read once more, as the parser has compared the length.
+    let (length, gso_size) = unsafe { (addr_of!((*skb).len).read_volatile(), (*skb).gso_size) };
     let owner = attribute::<DIRECTION, A>(packet);
-    let (packets, bytes) = segments(length, packet.headers, gso_size);
+    let owner = Owner { class: hidden(owner.class.into(), noise) as u32, ..owner };
+    let (packets, bytes) = segments(length, headers, gso_size);
     let wire = Wire { packets: u64::from(packets), bytes: u64::from(bytes) };
     count::<DIRECTION>(owner, length, wire);
     windows::record::<DIRECTION>(owner.slot, wire.bytes);
-    if matches!(packet.transport, Transport::Fragment) {
+    if more == FRAGMENT {
         health::fragment();
     }
-    if matters { u64::from(owner.slot) } else { DONE }
+    if more == TRACK { u64::from(owner.slot) } else { DONE }
 }
