@@ -3,16 +3,13 @@
 use core::ptr::addr_of_mut;
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use tailgauge_ebpf::layout::{Line, Wire, line_index};
+use tailgauge_ebpf::layout::{Wire, line_index};
 
 use super::{
     atomic::add,
     attribution::Owner,
     maps::{COUNTERS, SHARDS},
 };
-
-/// Bits of a class.
-const CLASS_MASK: usize = 3;
 
 /// Counts one skb of `length` bytes that is, or was, `wire` on its way.
 #[inline(always)]
@@ -23,11 +20,9 @@ pub(super) fn count<const DIRECTION: u32>(owner: Owner, length: u32, wire: Wire)
     let Some(line) = COUNTERS.get_ptr_mut(line_index(owner.slot, shard, shards, DIRECTION)) else {
         return;
     };
-    // A class is known to be small; the mask stays in the program for the verifier, from which it is hidden.
-    const { assert!((CLASS_MASK + 1) * size_of::<Wire>() <= size_of::<Line>()) };
-    // SAFETY: a row of the map, and within it.
+    // SAFETY: a row of the map; its class is within bounds, which the verifier checks too.
     unsafe {
-        let row = addr_of_mut!((*line).wire).cast::<Wire>().add(owner.class as usize & CLASS_MASK);
+        let row = addr_of_mut!((*line).wire).cast::<Wire>().add(owner.class as usize);
         add(addr_of_mut!((*row).packets), wire.packets);
         add(addr_of_mut!((*row).bytes), wire.bytes);
         add(addr_of_mut!((*line).skbs), 1);

@@ -2,7 +2,10 @@
 //!
 //! On egress the mark tells, on ingress the UDP port. Any other packet leaves after one comparison.
 
-use core::ptr::{addr_of, addr_of_mut};
+use core::{
+    mem::MaybeUninit,
+    ptr::{addr_of, addr_of_mut},
+};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_get_smp_processor_id};
 use tailgauge_ebpf::{
@@ -273,10 +276,12 @@ fn whole<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32) -> Found {
 
 #[inline(always)]
 fn whole_of<const DIRECTION: u32, A: Family>(skb: *mut __sk_buff, offset: u32) -> Found {
-    let mut packet = Packet::default();
+    let mut packet = MaybeUninit::uninit();
     if !parse::<A>(skb, offset, &mut packet) {
         return NOTHING;
     }
+    // SAFETY: it was parsed.
+    let packet = unsafe { packet.assume_init_ref() };
     let headers = u64::from(packet.headers);
     if packet.headers < UDP_HEADER {
         return headers;
@@ -284,7 +289,7 @@ fn whole_of<const DIRECTION: u32, A: Family>(skb: *mut __sk_buff, offset: u32) -
     let Some(ports) = (Rest { skb, offset }).variable::<4>(packet.headers - UDP_HEADER) else {
         return headers;
     };
-    datagram::<DIRECTION, A>(&packet, ports)
+    datagram::<DIRECTION, A>(packet, ports)
 }
 
 /// A packet with these ports, source first, if it is UDP.
@@ -321,9 +326,9 @@ fn listens<A: Family>(port: u16) -> bool {
 
 /// Parses in a function of its own: see `tunnel::parse_whole`.
 #[inline(never)]
-fn parse<A: Family>(skb: *mut __sk_buff, offset: u32, packet: &mut Packet<A>) -> bool {
+fn parse<A: Family>(skb: *mut __sk_buff, offset: u32, packet: &mut MaybeUninit<Packet<A>>) -> bool {
     let Some(parsed) = A::parse(&Rest { skb, offset }) else { return false };
-    *packet = parsed;
+    packet.write(parsed);
     true
 }
 
