@@ -79,9 +79,9 @@ impl Place {
 
 /// Kind of a packet with either mark.
 #[inline(always)]
-fn kind(mark: u32) -> usize {
+fn kind(mark: u64) -> u64 {
     const { assert!(MARK_FORWARDED.is_power_of_two() && KIND_FORWARDED == 1 && KIND_TAILSCALED == 0) };
-    (forgotten(u64::from(mark)) >> MARK_FORWARDED.trailing_zeros() & 1) as usize
+    mark >> MARK_FORWARDED.trailing_zeros() & 1
 }
 
 /// Counts a packet that leaves.
@@ -93,22 +93,24 @@ pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
         return NEXT;
     }
     let Some(place) = place(skb) else { return NEXT };
-    let mark = place.hide(mark.into());
-    let mut found =
-        if place.hide(mark) as u32 == MARK_TAILSCALED { linear::<TRANSMIT>(skb, place) } else { NOTHING };
-    let mut offset = place.offset;
-    if found & OURS == 0 {
+    let kind = kind(place.hide(mark.into()));
+    let mut found = if mark == MARK_TAILSCALED { linear::<TRANSMIT>(skb, place) } else { NOTHING };
+    let offset = if found & OURS == 0 {
         // Forwarded; or DERP, and what tailscaled asks the control plane and name servers.
-        offset = place.hide(ip_offset(skb, place).into()) as u32;
+        let offset = place.hide(ip_offset(skb, place).into()) as u32;
         // What was joined repeats its headers in every segment.
         // SAFETY: the context that the kernel passed.
         if found == UNUSUAL || unsafe { (*skb).gso_size } != 0 {
-            found = whole::<TRANSMIT>(skb, offset);
+            // What is forwarded is not ours, whatever its port.
+            found = whole::<TRANSMIT>(skb, offset) & !(kind * OURS);
         }
-    }
-    let (found, offset) = (place.hide(found), place.hide(offset.into()) as u32);
-    count::<TRANSMIT>(skb, place.row, kind(mark as u32), offset, found as u32);
-    if mark as u32 == MARK_TAILSCALED && found & (OURS | PASSED) == OURS {
+        offset
+    } else {
+        place.hide(place.offset.into()) as u32
+    };
+    let found = place.hide(found);
+    count::<TRANSMIT>(skb, place.row, kind as usize, offset, found as u32);
+    if found & (OURS | PASSED) == OURS {
         follow::<TRANSMIT>(skb, offset, found as u32, (found >> IS_V6) as u32 & 1);
     }
     NEXT
