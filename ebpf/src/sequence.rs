@@ -133,7 +133,7 @@ fn unusual<M: Memory>(session: &M, counter: u64, next: u64, found: u64, continuo
 #[inline(always)]
 fn advance<M: Memory>(session: &M, counter: u64, next: u64, continuous: bool) {
     session.add(Field::Received, 1);
-    let is_judged = continuous && counter - next < TOO_MANY || counter == next;
+    let is_judged = counter == next || continuous && counter - next < TOO_MANY;
     if is_judged && open(session, counter, next) {
         see(session, counter);
     } else {
@@ -167,16 +167,15 @@ fn skip<M: Memory>(session: &M, counter: u64, next: u64) {
     let (from, to) = ((next % BLOCK) as u32, (counter % BLOCK) as u32);
     // Void counters of a block that is in use are marked as seen, so that they are never missing.
     let up_to = u32::MAX >> (31 - to);
-    if from == 0 {
-        open_block(session, last);
-        fill(session, last, up_to);
-    } else if before == last {
-        fill(session, last, up_to & u32::MAX << from);
-    } else {
-        fill(session, before, u32::MAX << from);
-        open_block(session, last);
-        fill(session, last, up_to);
+    if from != 0 {
+        let in_use = u32::MAX << from;
+        if before == last {
+            return fill(session, last, up_to & in_use);
+        }
+        fill(session, before, in_use);
     }
+    open_block(session, last);
+    fill(session, last, up_to);
 }
 
 /// Gives a block its word of the ring. What is missing of the block that had it is lost.

@@ -1,11 +1,12 @@
-//! Keeps the verifier from following a program anew for each value that it knows.
+//! Keeps the verifier from following a program anew for each value that it knows: it compares all that matters later
+//! with what it has seen at the same place, and goes on unless that was as general.
 
 use core::{arch::asm, mem::offset_of, ptr};
 
 use aya_ebpf::bindings::__sk_buff;
 
-/// The same number, about which the verifier forgets what it has learned from constants and comparisons: it would
-/// follow the rest of the program anew for each value. Older kernels do so even where the value does not matter.
+/// The same number, of which LLVM knows nothing, and of which the verifier forgets the bounds that it has learned from
+/// comparisons. Where it must forget constants, too, there is [`hidden`].
 #[inline(always)]
 pub(super) fn forgotten(mut value: u64) -> u64 {
     // SAFETY: arithmetic without effect.

@@ -60,7 +60,6 @@ fn message(skb: *mut __sk_buff, walk: &Walk) -> Message {
     let message = message::read(unsafe { head.assume_init() }.map(u64::from_le), length);
     // The verifier would follow the rest anew for every way to read a message.
     Message {
-        kind: message.kind,
         sender: hidden(message.sender.into(), walk.hash) as u32,
         receiver: hidden(message.receiver.into(), walk.hash) as u32,
         ..message

@@ -175,7 +175,7 @@ pub(super) fn begin(index: u32, role: u32, slot: u32, endpoint: u64, now: u64) -
             compare_exchange(keys.cast::<u64>().add(way), 0, SESSION_TAKEN | u64::from(index)) == 0
         };
         if free {
-            let row = hidden(u64::from(set * SESSION_WAYS as u32) + way as u64, endpoint) as u32;
+            let row = hidden(u64::from(set * SESSION_WAYS as u32 + way as u32), endpoint) as u32;
             let Some(session) = SESSIONS.get_ptr_mut(row) else { return NONE };
             let window = windows::current();
             // SAFETY: a row of the map, zeroed when it was freed, which is ours until the index is used.
