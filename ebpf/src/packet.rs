@@ -45,6 +45,11 @@ pub trait Source {
     fn fixed<const AT: usize, const N: usize>(&self) -> Option<[u8; N]>;
     /// `N` bytes at `offset`; `None` when they are not there.
     fn variable<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+    /// The same number. The programs hide from the verifier what it knows of it.
+    #[inline(always)]
+    fn hidden(&self, value: u32) -> u32 {
+        value
+    }
 }
 
 impl Source for &[u8] {
@@ -284,35 +289,39 @@ const fn is_extension(next: u8) -> bool {
 /// Walks IPv6 extension headers up to layer 4.
 #[inline(always)]
 fn parse_extensions<S: Source>(source: &S, first: u8) -> Layer4 {
+    let length = source.length();
     let mut next = first;
     let mut offset = IPV6_HEADER;
-    let mut more = false;
+    let mut more = 0;
     for _ in 0..MAX_EXTENSIONS {
         if !is_extension(next) {
             break;
         }
-        let Some([following, length, o0, o1]) = source.variable::<4>(offset) else {
-            return Layer4::cut_off(more, offset);
+        let Some([following, units, o0, o1]) = source.variable::<4>(offset) else {
+            return Layer4::cut_off(more != 0, offset);
         };
         let size = match next {
             protocol::FRAGMENT => 8,
-            protocol::AUTHENTICATION => (u32::from(length) + 2) * 4,
-            _ => (u32::from(length) + 1) * 8,
+            protocol::AUTHENTICATION => (u32::from(units) + 2) * 4,
+            _ => (u32::from(units) + 1) * 8,
         };
-        if offset + size > source.length() {
-            return Layer4::cut_off(more, offset);
+        let size = source.hidden(size);
+        if offset + size > length {
+            return Layer4::cut_off(more != 0, offset);
         }
         if next == protocol::FRAGMENT {
             let fragmentation = u16::from_be_bytes([o0, o1]);
             if fragmentation >> 3 != 0 {
                 return Layer4::without(Transport::Fragment, offset + size);
             }
-            more |= fragmentation & 1 != 0;
+            more |= u32::from(fragmentation & 1);
         }
-        offset += size;
-        next = following;
+        // Each header like the first one.
+        offset = source.hidden(offset + size);
+        next = source.hidden(following.into()) as u8;
+        more = source.hidden(more);
     }
-    parse_transport_at(source, next, offset, more)
+    parse_transport_at(source, next, offset, more != 0)
 }
 
 /// Layer 4 at a constant offset.

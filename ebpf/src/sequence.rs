@@ -57,6 +57,10 @@ pub trait Memory {
     fn block(&self, block: u64) -> u64;
     /// Replaces a word of the ring; returns what was there.
     fn exchange_block(&self, block: u64, old: u64, new: u64) -> u64;
+    /// The same number. The programs hide from the verifier what it knows of it.
+    fn hidden(&self, value: u64) -> u64 {
+        value
+    }
     /// Calls [`open_block`] for every block from `first` to `last`, which are no more than the ring has. False if these
     /// are too many to do so.
     fn open_blocks(&self, first: u64, last: u64) -> bool
@@ -85,31 +89,40 @@ const fn tag(word: u64) -> u64 {
 #[inline(always)]
 pub fn receive<M: Memory>(session: &M, counter: u64, continuous: bool) {
     let next = session.get(Field::Next);
-    let is_ahead = counter >= next && counter < TOO_HIGH;
-    let won = is_ahead && session.exchange(Field::Next, next, counter + 1) == next;
-    // Usually it is the next one, in a block that is open.
-    if won && counter == next && see(session, counter) == Seen::First {
-        session.add(Field::Received, 1);
-    } else {
-        unusual(session, counter, next, won, continuous);
+    // What was found in the place of `next`.
+    let mut found = !next;
+    let compared = session.hidden(counter);
+    if compared == next && compared < TOO_HIGH {
+        found = session.exchange(Field::Next, next, next + 1);
+        // Usually its block is open.
+        if found == next && see_once(session, counter) {
+            session.add(Field::Received, 1);
+            return;
+        }
     }
+    unusual(session, counter, next, session.hidden(found), session.hidden(u64::from(continuous)));
 }
 
-/// Takes in a message that is not the next one of an open block. `won` says that the session went from `next` to beyond
-/// it; otherwise it is late, or another CPU was faster.
+/// Takes in a message that is not the next one of an open block. If `next` was `found`, the session went from there to
+/// beyond it; otherwise it is late, or ahead, or another CPU was faster.
 #[inline(never)]
-fn unusual<M: Memory>(session: &M, counter: u64, next: u64, won: bool, continuous: bool) {
-    let (mut next, mut won) = (next, won);
+fn unusual<M: Memory>(session: &M, counter: u64, next: u64, found: u64, continuous: u64) {
+    let (mut next, mut won) = (next, found == next);
+    let is_absurd = session.hidden(counter) >= TOO_HIGH;
     for _ in 0..TRIES {
-        if won || counter < next || counter >= TOO_HIGH {
+        if won || is_absurd {
             break;
         }
         next = session.get(Field::Next);
-        won = counter >= next && session.exchange(Field::Next, next, counter + 1) == next;
+        if session.hidden(counter) < next {
+            break;
+        }
+        won = session.exchange(Field::Next, next, counter + 1) == next;
     }
+    let next = session.hidden(next);
     if won {
-        advance(session, counter, next, continuous);
-    } else if counter < next {
+        advance(session, counter, next, continuous != 0);
+    } else if session.hidden(counter) < next {
         late(session, counter, next);
     } else {
         session.add(Field::Unjudged, 1);
@@ -120,8 +133,8 @@ fn unusual<M: Memory>(session: &M, counter: u64, next: u64, won: bool, continuou
 #[inline(always)]
 fn advance<M: Memory>(session: &M, counter: u64, next: u64, continuous: bool) {
     session.add(Field::Received, 1);
-    let is_judged = continuous && counter - next < TOO_MANY;
-    if (counter == next || is_judged) && open(session, counter, next) {
+    let is_judged = counter == next || continuous && counter - next < TOO_MANY;
+    if is_judged && open(session, counter, next) {
         see(session, counter);
     } else {
         skip(session, counter, next);
@@ -132,16 +145,16 @@ fn advance<M: Memory>(session: &M, counter: u64, next: u64, continuous: bool) {
 #[inline(never)]
 fn open<M: Memory>(session: &M, counter: u64, next: u64) -> bool {
     let (first, last) = (next / BLOCK, counter / BLOCK);
-    let room = SESSION_BLOCKS as u64 - 1;
-    if last - first <= room {
-        return session.open_blocks(first, last);
-    }
-    if !session.open_blocks(last - room, last) {
+    let blocks = last - first;
+    let fit = session.hidden(blocks.min(SESSION_BLOCKS as u64 - 1));
+    if !session.open_blocks(last - fit, last) {
         return false;
     }
-    // Blocks that do not even fit into the ring are lost as a whole; but the first of them may have been in use.
-    let in_use = u64::from(!next.is_multiple_of(BLOCK));
-    session.add(Field::Lost, (last - room - first - in_use) * BLOCK);
+    if blocks > fit {
+        // Blocks that do not even fit into the ring are lost as a whole; but the first of them may have been in use.
+        let in_use = (next % BLOCK).div_ceil(BLOCK);
+        session.add(Field::Lost, (blocks - fit - in_use) * BLOCK);
+    }
     true
 }
 
@@ -154,16 +167,15 @@ fn skip<M: Memory>(session: &M, counter: u64, next: u64) {
     let (from, to) = ((next % BLOCK) as u32, (counter % BLOCK) as u32);
     // Void counters of a block that is in use are marked as seen, so that they are never missing.
     let up_to = u32::MAX >> (31 - to);
-    if from == 0 {
-        open_block(session, last);
-        fill(session, last, up_to);
-    } else if before == last {
-        fill(session, last, up_to & u32::MAX << from);
-    } else {
-        fill(session, before, u32::MAX << from);
-        open_block(session, last);
-        fill(session, last, up_to);
+    if from != 0 {
+        let in_use = u32::MAX << from;
+        if before == last {
+            return fill(session, last, up_to & in_use);
+        }
+        fill(session, before, in_use);
     }
+    open_block(session, last);
+    fill(session, last, up_to);
 }
 
 /// Gives a block its word of the ring. What is missing of the block that had it is lost.
@@ -226,6 +238,17 @@ fn see<M: Memory>(session: &M, counter: u64) -> Seen {
         }
     }
     Seen::Gone
+}
+
+/// Marks a counter as seen if nothing is in the way.
+#[inline(always)]
+fn see_once<M: Memory>(session: &M, counter: u64) -> bool {
+    let block = counter / BLOCK;
+    let bit = 1 << (counter % BLOCK);
+    let before = session.block(block);
+    tag(before) == block + 1
+        && before & bit == 0
+        && session.exchange_block(block, before, before | bit) == before
 }
 
 /// A message with a counter below the highest one.

@@ -17,6 +17,13 @@ use tailgauge_ebpf::layout::{
 /// The object that the agent embeds.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/object/tailgauge.bpf.o");
 
+const CLASSIFIERS: [&str; 4] = [
+    programs::TUNNEL_INGRESS,
+    programs::TUNNEL_EGRESS,
+    programs::UNDERLAY_INGRESS,
+    programs::UNDERLAY_EGRESS,
+];
+
 /// Offsets of fields in `struct __sk_buff`.
 const MARK: usize = 8;
 const GSO_SIZE: usize = 176;
@@ -90,15 +97,23 @@ impl Programs {
             .map_max_entries(maps::SESSION_SETS, sizes.sets)
             .map_max_entries(maps::SESSIONS, sizes.sets * SESSION_WAYS as u32)
             .load(OBJECT)?;
-        for name in [
-            programs::TUNNEL_INGRESS,
-            programs::TUNNEL_EGRESS,
-            programs::UNDERLAY_INGRESS,
-            programs::UNDERLAY_EGRESS,
-        ] {
+        for name in CLASSIFIERS {
             classifier(&mut ebpf, name)?.load()?;
         }
         Ok(Self { ebpf, sizes })
+    }
+
+    /// Instructions that the verifier followed until it accepted each program; `None` before Linux 5.16.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn verified(&self) -> Result<[(&'static str, Option<u32>); CLASSIFIERS.len()], Error> {
+        let mut all = CLASSIFIERS.map(|name| (name, None));
+        for (name, verified) in &mut all {
+            let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
+            *verified = program.info()?.verified_instruction_count();
+        }
+        Ok(all)
     }
 
     /// Runs the program of `direction` once on `packet`.

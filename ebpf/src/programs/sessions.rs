@@ -17,6 +17,7 @@ use tailgauge_ebpf::{
 
 use super::{
     atomic::{add, compare_exchange},
+    forget::hidden,
     health,
     maps::{HAS_LOOP, SESSION_SETS, SESSIONS, SETS, WIREGUARD},
     windows,
@@ -29,19 +30,30 @@ const UNSEEN_WAYS: usize = SESSION_WAYS / 2;
 pub(super) const NONE: u32 = u32::MAX;
 
 /// A row as the memory of a sequence.
-struct Row(*mut Session);
+struct Row {
+    session: *mut Session,
+    /// Of which the verifier knows nothing.
+    noise: u64,
+}
 
 impl Row {
+    /// `session` is a row of the map.
+    #[inline(always)]
+    const unsafe fn new(session: *mut Session) -> Self {
+        // SAFETY: the caller vouches for the row.
+        Self { session, noise: unsafe { (*session).started_at } }
+    }
+
     #[inline(always)]
     fn field(&self, field: Field) -> *mut u64 {
         // SAFETY: a word of the row.
-        unsafe { self.0.cast::<u64>().add(field as usize) }
+        unsafe { self.session.cast::<u64>().add(field as usize) }
     }
 
     #[inline(always)]
     fn ring(&self, block: u64) -> *mut u64 {
         // SAFETY: the mask keeps it within the ring.
-        unsafe { self.0.cast::<u64>().add(RING + (block as usize & (SESSION_BLOCKS - 1))) }
+        unsafe { self.session.cast::<u64>().add(RING + (block as usize & (SESSION_BLOCKS - 1))) }
     }
 }
 
@@ -83,6 +95,11 @@ impl Memory for Row {
     }
 
     #[inline(always)]
+    fn hidden(&self, value: u64) -> u64 {
+        hidden(value, self.noise)
+    }
+
+    #[inline(always)]
     fn open_blocks(&self, first: u64, last: u64) -> bool {
         let count = last - first + 1;
         if HAS_LOOP.load() == 0 {
@@ -93,7 +110,7 @@ impl Memory for Row {
             sequence::open_block(self, last);
             return true;
         }
-        let mut opening = Opening { session: self.0, first };
+        let mut opening = Opening { session: self.session, first };
         // SAFETY: the callback gets `opening`, which outlives the call.
         unsafe {
             bpf_loop(count as u32, open_next as *mut c_void, ptr::from_mut(&mut opening).cast(), 0);
@@ -114,7 +131,7 @@ struct Opening {
 /// Callback of `bpf_loop`.
 unsafe extern "C" fn open_next(place: u32, opening: *mut Opening) -> i64 {
     // SAFETY: what `open_blocks` passed.
-    let (row, first) = unsafe { (Row((*opening).session), (*opening).first) };
+    let (row, first) = unsafe { (Row::new((*opening).session), (*opening).first) };
     sequence::open_block(&row, first + u64::from(place));
     0
 }
@@ -145,6 +162,8 @@ pub(super) fn begin(index: u32, role: u32, slot: u32, endpoint: u64, now: u64) -
     }
     let set = session_set(index, SETS.load());
     let Some(keys) = SESSION_SETS.get_ptr_mut(set) else { return NONE };
+    // The verifier would follow what comes after the search anew for each way.
+    let slot = hidden(slot.into(), endpoint) as u32;
     let mut way = 0;
     while way < SESSION_WAYS {
         // Anybody can invent indexes behind a peer's address: they never take the room of tailscaled's own.
@@ -156,7 +175,7 @@ pub(super) fn begin(index: u32, role: u32, slot: u32, endpoint: u64, now: u64) -
             compare_exchange(keys.cast::<u64>().add(way), 0, SESSION_TAKEN | u64::from(index)) == 0
         };
         if free {
-            let row = set * SESSION_WAYS as u32 + way as u32;
+            let row = hidden(u64::from(set * SESSION_WAYS as u32 + way as u32), endpoint) as u32;
             let Some(session) = SESSIONS.get_ptr_mut(row) else { return NONE };
             let window = windows::current();
             // SAFETY: a row of the map, zeroed when it was freed, which is ours until the index is used.
@@ -168,7 +187,7 @@ pub(super) fn begin(index: u32, role: u32, slot: u32, endpoint: u64, now: u64) -
                 let flows = role != ROLE_UNSEEN
                     && slot != UNATTRIBUTED
                     && WIREGUARD.get_ptr(slot).is_some_and(|peer: *const WireGuard| {
-                        window.saturating_sub((*peer).data_window) <= SILENCE_WINDOWS
+                        !is_positive(window.wrapping_sub((*peer).data_window + SILENCE_WINDOWS))
                     });
                 if flows {
                     (*session).data_window = window;
@@ -190,35 +209,35 @@ pub(super) fn receive(row: u32, counter: u64, slot: u32, endpoint: u64) -> u32 {
     let Some(session) = SESSIONS.get_ptr_mut(row) else { return slot };
     let window = windows::current();
     // SAFETY: a row of the map.
-    let owner = unsafe {
-        let silence = window.saturating_sub((*session).data_window);
-        let same = (*session).endpoint == endpoint;
-        let continuous = same && silence <= SILENCE_WINDOWS;
-        if silence != 0 {
-            (*session).data_window = window;
+    unsafe {
+        // What is compared before the sequence is followed is hidden from the verifier: it would follow that anew.
+        let row = Row::new(session);
+        let known = (*session).slot;
+        let moved = (*session).endpoint ^ endpoint;
+        let silence = window.wrapping_sub((*session).data_window);
+        let continuous =
+            row.hidden(moved) == 0 && !is_positive(row.hidden(silence).wrapping_sub(SILENCE_WINDOWS));
+        sequence::receive(&row, counter, continuous);
+        if is_positive(silence) || moved != 0 || (*session).answered == 0 || known == UNATTRIBUTED {
+            note(session, slot, endpoint, window);
         }
-        if !same {
-            (*session).endpoint = endpoint;
-        }
-        let mut owner = (*session).slot;
-        if owner == UNATTRIBUTED && slot != UNATTRIBUTED {
-            owner = slot;
-            (*session).slot = slot;
-        }
-        sequence::receive(&Row(session), counter, continuous);
-        if silence != 0 || (*session).answered == 0 {
-            note(session, owner, window);
-        }
-        owner
-    };
-    if slot == UNATTRIBUTED { owner } else { slot }
+        if slot == UNATTRIBUTED { known } else { slot }
+    }
+}
+
+/// Whether a difference is above zero.
+#[inline(always)]
+const fn is_positive(difference: u64) -> bool {
+    difference.cast_signed() > 0
 }
 
 /// Takes in a transport message that came together with the last one of the same session.
 #[inline(always)]
 pub(super) fn receive_next(row: u32, counter: u64) {
     if let Some(session) = SESSIONS.get_ptr_mut(row) {
-        sequence::receive(&Row(session), counter, true);
+        // SAFETY: a row of the map.
+        let row = unsafe { Row::new(session) };
+        sequence::receive(&row, counter, true);
     }
 }
 
@@ -231,12 +250,19 @@ pub(super) fn interrupt(row: u32) {
     }
 }
 
-/// Notes, in the peer's row, that data came, and that it completes a handshake that this node answered.
+/// Notes where and when data came and, in the peer's row, that it completes a handshake that this node answered.
 #[inline(never)]
-unsafe fn note(session: *mut Session, slot: u32, window: u64) {
-    let Some(peer) = WIREGUARD.get_ptr_mut(slot) else { return };
+unsafe fn note(session: *mut Session, slot: u32, endpoint: u64, window: u64) {
     // SAFETY: rows of their maps.
     unsafe {
+        (*session).endpoint = endpoint;
+        if is_positive(window.wrapping_sub((*session).data_window)) {
+            (*session).data_window = window;
+        }
+        if (*session).slot == UNATTRIBUTED {
+            (*session).slot = slot;
+        }
+        let Some(peer) = WIREGUARD.get_ptr_mut((*session).slot) else { return };
         (*peer).data_window = window;
         if (*session).answered == 0
             && compare_exchange(addr_of_mut!((*session).answered), 0, 1) == 0

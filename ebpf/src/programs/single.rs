@@ -9,7 +9,7 @@ use tailgauge_ebpf::layout::{PathCounters, RECEIVE, ROLE_UNSEEN, UDP_PATHS, UNAT
 use super::{
     atomic::add,
     endpoints::{self, fingerprint},
-    forget::forgotten,
+    forget::{forgotten, hidden},
     maps::{EndpointWords, PEER_UNDERLAY, SHARDS},
     sessions,
     tcp::now,
@@ -50,6 +50,7 @@ fn follow(single: &Single, slot: u32, hash: u64) -> u32 {
         }
         row = sessions::begin(single.index, ROLE_UNSEEN, slot, hash, now());
     }
+    let slot = hidden(slot.into(), hash) as u32;
     let owner = sessions::receive(row, single.counter, slot, hash);
     if owner != slot {
         // The session proves who has moved to this endpoint.

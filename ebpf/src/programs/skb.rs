@@ -9,6 +9,8 @@ use core::{
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes};
 use tailgauge_ebpf::packet::Source;
 
+use super::forget::{hidden, noise};
+
 /// The linear part, read directly: almost always all headers. Reads at a variable offset are left to [`Whole`].
 pub(super) struct Linear {
     start: usize,
@@ -174,6 +176,11 @@ impl Source for Whole {
                 .then(|| bytes.assume_init().0)
         }
     }
+
+    #[inline(always)]
+    fn hidden(&self, value: u32) -> u32 {
+        hidden(value.into(), noise(self.0)) as u32
+    }
 }
 
 /// What follows `offset` bytes of the packet, linear or not.
@@ -196,5 +203,10 @@ impl Source for Rest {
     #[inline(always)]
     fn variable<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         Whole(self.skb).variable(self.offset + offset)
+    }
+
+    #[inline(always)]
+    fn hidden(&self, value: u32) -> u32 {
+        Whole(self.skb).hidden(value)
     }
 }

@@ -14,7 +14,6 @@ use tailgauge_ebpf::{
 use super::{attribution::Family, attribution::sides, connection, filter, handshake};
 
 /// A segment that opens, completes or ends a connection.
-#[derive(Default)]
 pub(super) struct Segment {
     /// Its flow.
     pub(super) key: Key,
@@ -24,7 +23,7 @@ pub(super) struct Segment {
     pub(super) acknowledgement: u32,
     /// Who opened the connection if the sender of this segment did: [`OPENER_PEER`] or [`OPENER_HOST`].
     pub(super) sender: u32,
-    /// The peer's slot now; set by who counted the packet.
+    /// The peer's slot now.
     pub(super) slot: u32,
     /// The flow's cell in the filter.
     pub(super) cell: u32,
@@ -33,7 +32,6 @@ pub(super) struct Segment {
 }
 
 /// A [`FlowKey`] made of words, so that the stack is not written byte by byte.
-#[derive(Default)]
 #[repr(C)]
 pub(super) struct Key {
     peer_address: [u64; 2],
@@ -53,7 +51,7 @@ impl Key {
 
 impl Segment {
     #[inline(always)]
-    pub(super) fn new<const DIRECTION: u32, A: Family>(packet: &Packet<A>) -> Self {
+    pub(super) fn new<const DIRECTION: u32, A: Family>(packet: &Packet<A>, slot: u32) -> Self {
         let (peer, other) = sides::<DIRECTION, A>(packet);
         Self {
             key: Key {
@@ -64,7 +62,7 @@ impl Segment {
             sequence: packet.tcp.sequence,
             acknowledgement: packet.tcp.acknowledgement,
             sender: if DIRECTION == RECEIVE { OPENER_PEER as u32 } else { OPENER_HOST as u32 },
-            slot: 0,
+            slot,
             cell: cell::<DIRECTION, A>(packet),
             flags: u32::from(packet.tcp.flags),
         }

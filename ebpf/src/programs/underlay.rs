@@ -2,7 +2,10 @@
 //!
 //! On egress the mark tells, on ingress the UDP port. Any other packet leaves after one comparison.
 
-use core::ptr::{addr_of, addr_of_mut};
+use core::{
+    mem::MaybeUninit,
+    ptr::{addr_of, addr_of_mut},
+};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_get_smp_processor_id};
 use tailgauge_ebpf::{
@@ -18,7 +21,7 @@ use tailgauge_ebpf::{
 use super::{
     atomic::add,
     attribution::{Family, class},
-    forget::{forget_constant, forgotten},
+    forget::{forgotten, hidden},
     maps::{CONTROL, PORTS, SHARDS, UNDERLAY, UNDERLAY_COUNTERS},
     single::{Single, pass},
     skb::{Linear, Rest},
@@ -41,18 +44,20 @@ const UDP: u8 = 17;
 const VLAN_TAG: u32 = 4;
 const MAX_TAGS: u32 = 2;
 
-/// What is known of a UDP packet of tailscaled: bytes before its payload, from the IP header on, and [`IS_V6`]; or why
-/// it is none. A number, as the verifier follows both halves of anything larger.
-type Datagram = u64;
+/// What is known of a packet: bytes before its payload, from the IP header on, or 0 if nobody looked; and the bits below.
+/// A number, as the verifier follows both halves of anything larger.
+type Found = u64;
 
-/// No UDP of tailscaled.
-const FOREIGN: Datagram = u64::MAX;
-/// Not to be read where headers usually are.
-const UNUSUAL: Datagram = u64::MAX - 1;
-/// Bit of IPv6.
+/// Nothing.
+const NOTHING: Found = 0;
+/// IPv6.
 const IS_V6: u32 = 32;
-/// Bit that says that all is done but to count it for the interface.
-const PASSED: Datagram = 1 << 33;
+/// A UDP datagram of tailscaled.
+const OURS: Found = 1 << 33;
+/// All is done but to count it for the interface.
+const PASSED: Found = 1 << 34;
+/// Not to be read where headers usually are.
+const UNUSUAL: Found = 1 << 35;
 
 /// A row of the counters, and where its interface's packets have their IP header, VLAN tags aside.
 #[derive(Clone, Copy)]
@@ -60,13 +65,23 @@ struct Place {
     row: u32,
     is_ethernet: bool,
     offset: u32,
+    /// Of which the verifier knows nothing.
+    noise: u64,
+}
+
+impl Place {
+    /// The same number, of which the verifier knows nothing.
+    #[inline(always)]
+    fn hide(&self, value: u64) -> u64 {
+        hidden(value, self.noise)
+    }
 }
 
 /// Kind of a packet with either mark.
 #[inline(always)]
-fn kind(mark: u32) -> usize {
+fn kind(mark: u64) -> u64 {
     const { assert!(MARK_FORWARDED.is_power_of_two() && KIND_FORWARDED == 1 && KIND_TAILSCALED == 0) };
-    (forgotten(u64::from(mark)) >> MARK_FORWARDED.trailing_zeros() & 1) as usize
+    mark >> MARK_FORWARDED.trailing_zeros() & 1
 }
 
 /// Counts a packet that leaves.
@@ -78,34 +93,27 @@ pub(super) fn transmit(skb: *mut __sk_buff) -> i32 {
         return NEXT;
     }
     let Some(place) = place(skb) else { return NEXT };
-    let mut offset = place.offset;
-    let mut datagram = FOREIGN;
-    if mark == MARK_TAILSCALED {
-        datagram = linear::<TRANSMIT>(skb, place);
-        if datagram == UNUSUAL {
-            offset = ip_offset(skb, place);
-            datagram = whole::<TRANSMIT>(skb, offset);
+    let kind = kind(place.hide(mark.into()));
+    let mut found = if mark == MARK_TAILSCALED { linear::<TRANSMIT>(skb, place) } else { NOTHING };
+    let offset = if found & OURS == 0 {
+        // Forwarded; or DERP, and what tailscaled asks the control plane and name servers.
+        let offset = place.hide(ip_offset(skb, place).into()) as u32;
+        // What was joined repeats its headers in every segment.
+        // SAFETY: the context that the kernel passed.
+        if found == UNUSUAL || unsafe { (*skb).gso_size } != 0 {
+            // What is forwarded is not ours, whatever its port.
+            found = whole::<TRANSMIT>(skb, offset) & !(kind * OURS);
         }
+        offset
+    } else {
+        place.hide(place.offset.into()) as u32
+    };
+    let found = place.hide(found);
+    count::<TRANSMIT>(skb, place.row, kind as usize, offset, found as u32);
+    if found & (OURS | PASSED) == OURS {
+        follow::<TRANSMIT>(skb, offset, found as u32, (found >> IS_V6) as u32 & 1);
     }
-    if datagram != FOREIGN {
-        let (datagram, offset) = (forget_constant(skb, datagram), forget_constant(skb, offset.into()) as u32);
-        count::<TRANSMIT>(skb, place.row, kind(mark), offset, datagram as u32);
-        if datagram & PASSED == 0 {
-            follow::<TRANSMIT>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
-        }
-        return NEXT;
-    }
-    // Forwarded; or DERP, and what tailscaled asks the control plane and name servers.
-    let offset = ip_offset(skb, place);
-    count::<TRANSMIT>(skb, place.row, kind(mark), offset, headers_if_joined(skb, offset));
     NEXT
-}
-
-/// Bytes that every segment repeats; of no importance for a packet that is just one.
-#[inline(always)]
-fn headers_if_joined(skb: *mut __sk_buff, offset: u32) -> u32 {
-    // SAFETY: the context that the kernel passed.
-    if unsafe { (*skb).gso_size } == 0 { 0 } else { headers(skb, offset) }
 }
 
 /// Counts a packet that arrives, if it is for tailscaled.
@@ -113,16 +121,16 @@ fn headers_if_joined(skb: *mut __sk_buff, offset: u32) -> u32 {
 pub(super) fn receive(skb: *mut __sk_buff) -> i32 {
     let Some(place) = place(skb) else { return NEXT };
     let mut offset = place.offset;
-    let mut datagram = linear::<RECEIVE>(skb, place);
-    if datagram == UNUSUAL {
-        offset = ip_offset(skb, place);
-        datagram = whole::<RECEIVE>(skb, offset);
+    let mut found = linear::<RECEIVE>(skb, place);
+    if found == UNUSUAL {
+        offset = place.hide(ip_offset(skb, place).into()) as u32;
+        found = whole::<RECEIVE>(skb, offset);
     }
-    if datagram != FOREIGN {
-        let (datagram, offset) = (forget_constant(skb, datagram), forget_constant(skb, offset.into()) as u32);
-        count::<RECEIVE>(skb, place.row, KIND_TAILSCALED, offset, datagram as u32);
-        if datagram & PASSED == 0 {
-            follow::<RECEIVE>(skb, offset, datagram as u32, (datagram >> IS_V6) as u32);
+    if found & OURS != 0 {
+        let (found, offset) = (place.hide(found), place.hide(offset.into()) as u32);
+        count::<RECEIVE>(skb, place.row, KIND_TAILSCALED, offset, found as u32);
+        if found & PASSED == 0 {
+            follow::<RECEIVE>(skb, offset, found as u32, (found >> IS_V6) as u32 & 1);
         }
     }
     NEXT
@@ -147,6 +155,7 @@ fn place(skb: *mut __sk_buff) -> Option<Place> {
                 row: (word >> 48) as u32,
                 is_ethernet: header == u64::from(ETHERNET_HEADER),
                 offset: (forgotten(word) >> 32 & 0xffff) as u32,
+                noise: word,
             });
         }
         row += 1;
@@ -187,7 +196,7 @@ fn skip_tags(skb: *mut __sk_buff) -> u32 {
 
 /// The usual packet: headers linear, at constant offsets, and sound.
 #[inline(always)]
-fn linear<const DIRECTION: u32>(skb: *mut __sk_buff, place: Place) -> Datagram {
+fn linear<const DIRECTION: u32>(skb: *mut __sk_buff, place: Place) -> Found {
     if place.is_ethernet {
         linear_after::<DIRECTION, ETHERNET>(skb)
     } else {
@@ -196,7 +205,7 @@ fn linear<const DIRECTION: u32>(skb: *mut __sk_buff, place: Place) -> Datagram {
 }
 
 #[inline(always)]
-fn linear_after<const DIRECTION: u32, const LINK: u32>(skb: *mut __sk_buff) -> Datagram {
+fn linear_after<const DIRECTION: u32, const LINK: u32>(skb: *mut __sk_buff) -> Found {
     // SAFETY: the context that the kernel passed.
     let linear = Linear::new(unsafe { &*skb });
     if LINK == ETHERNET {
@@ -209,16 +218,16 @@ fn linear_after<const DIRECTION: u32, const LINK: u32>(skb: *mut __sk_buff) -> D
     match version(&linear) {
         Some(4) => match linear.fixed::<9, 1>() {
             Some([UDP]) => linear_at::<DIRECTION, V4, V4_HEADER, V4_PAYLOAD>(skb, &linear),
-            Some(_) => FOREIGN,
+            Some(_) => NOTHING,
             None => UNUSUAL,
         },
         Some(6) => match linear.fixed::<6, 1>() {
             Some([UDP]) => linear_at::<DIRECTION, V6, V6_HEADER, V6_PAYLOAD>(skb, &linear),
             // Extension headers; anything else is no UDP.
             Some([0 | 43 | 44 | 51 | 60]) | None => UNUSUAL,
-            Some(_) => FOREIGN,
+            Some(_) => NOTHING,
         },
-        Some(_) => FOREIGN,
+        Some(_) => NOTHING,
         None => UNUSUAL,
     }
 }
@@ -228,7 +237,7 @@ fn linear_after<const DIRECTION: u32, const LINK: u32>(skb: *mut __sk_buff) -> D
 fn linear_at<const DIRECTION: u32, A: Family, const IP: usize, const PAYLOAD: usize>(
     skb: *mut __sk_buff,
     linear: &Linear,
-) -> Datagram {
+) -> Found {
     let Some(ports) = linear.fixed::<IP, 4>() else { return UNUSUAL };
     let Some(packet) = A::parse(linear) else { return UNUSUAL };
     if !matches!(packet.transport, Transport::Udp) || packet.headers != IP as u32 + UDP_HEADER {
@@ -236,7 +245,7 @@ fn linear_at<const DIRECTION: u32, A: Family, const IP: usize, const PAYLOAD: us
     }
     let found = datagram::<DIRECTION, A>(&packet, ports);
     // SAFETY: the context that the kernel passed.
-    if found == FOREIGN || unsafe { (*skb).gso_size } != 0 {
+    if found & OURS == 0 || unsafe { (*skb).gso_size } != 0 {
         return found;
     }
     let Some([first, counter]) = linear.words::<PAYLOAD>() else { return found };
@@ -259,43 +268,50 @@ fn linear_at<const DIRECTION: u32, A: Family, const IP: usize, const PAYLOAD: us
 
 /// Any other packet.
 #[inline(never)]
-fn whole<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32) -> Datagram {
+fn whole<const DIRECTION: u32>(skb: *mut __sk_buff, offset: u32) -> Found {
     match version(&Rest { skb, offset }) {
         Some(4) => whole_of::<DIRECTION, V4>(skb, offset),
         Some(6) => whole_of::<DIRECTION, V6>(skb, offset),
-        _ => FOREIGN,
+        _ => NOTHING,
     }
 }
 
 #[inline(always)]
-fn whole_of<const DIRECTION: u32, A: Family>(skb: *mut __sk_buff, offset: u32) -> Datagram {
-    let mut packet = Packet::default();
-    if !parse::<A>(skb, offset, &mut packet) || packet.headers < UDP_HEADER {
-        return FOREIGN;
+fn whole_of<const DIRECTION: u32, A: Family>(skb: *mut __sk_buff, offset: u32) -> Found {
+    let mut packet = MaybeUninit::uninit();
+    if !parse::<A>(skb, offset, &mut packet) {
+        return NOTHING;
+    }
+    // SAFETY: it was parsed.
+    let packet = unsafe { packet.assume_init_ref() };
+    let headers = u64::from(packet.headers);
+    if packet.headers < UDP_HEADER {
+        return headers;
     }
     let Some(ports) = (Rest { skb, offset }).variable::<4>(packet.headers - UDP_HEADER) else {
-        return FOREIGN;
+        return headers;
     };
-    datagram::<DIRECTION, A>(&packet, ports)
+    datagram::<DIRECTION, A>(packet, ports)
 }
 
-/// A packet between `ports`, source first.
+/// A packet with these ports, source first, if it is UDP.
 #[inline(always)]
-fn datagram<const DIRECTION: u32, A: Family>(packet: &Packet<A>, ports: [u8; 4]) -> Datagram {
+fn datagram<const DIRECTION: u32, A: Family>(packet: &Packet<A>, ports: [u8; 4]) -> Found {
+    let headers = u64::from(packet.headers);
     let [a, b, c, d] = ports;
     let own = if DIRECTION == RECEIVE { [c, d] } else { [a, b] };
     // Fragments other than the first have no port.
     if !matches!(packet.transport, Transport::Udp) || !listens::<A>(u16::from_be_bytes(own)) {
-        return FOREIGN;
+        return headers;
     }
-    let found = u64::from(packet.headers) | u64::from(A::BITS == V6::BITS) << IS_V6;
+    let found = headers | OURS | u64::from(A::BITS == V6::BITS) << IS_V6;
     if DIRECTION == TRANSMIT {
         return found;
     }
     // A router passes on what is for the same port of another host.
     match CONTROL.get(0) {
         Some(control) if class(control, packet.destination) == CLASS_LOCAL => found,
-        _ => FOREIGN,
+        _ => headers,
     }
 }
 
@@ -312,26 +328,10 @@ fn listens<A: Family>(port: u16) -> bool {
 
 /// Parses in a function of its own: see `tunnel::parse_whole`.
 #[inline(never)]
-fn parse<A: Family>(skb: *mut __sk_buff, offset: u32, packet: &mut Packet<A>) -> bool {
+fn parse<A: Family>(skb: *mut __sk_buff, offset: u32, packet: &mut MaybeUninit<Packet<A>>) -> bool {
     let Some(parsed) = A::parse(&Rest { skb, offset }) else { return false };
-    *packet = parsed;
+    packet.write(parsed);
     true
-}
-
-/// Bytes that every segment of a super-packet repeats, from the IP header on; 0 when they cannot be read.
-#[inline(never)]
-fn headers(skb: *mut __sk_buff, offset: u32) -> u32 {
-    match version(&Rest { skb, offset }) {
-        Some(4) => headers_of::<V4>(skb, offset),
-        Some(6) => headers_of::<V6>(skb, offset),
-        _ => 0,
-    }
-}
-
-#[inline(always)]
-fn headers_of<A: Family>(skb: *mut __sk_buff, offset: u32) -> u32 {
-    let mut packet = Packet::<A>::default();
-    if parse(skb, offset, &mut packet) { packet.headers } else { 0 }
 }
 
 /// Adds a packet with its IP header at `offset` to a row.

@@ -16,7 +16,7 @@ use tailgauge_ebpf::{
 use super::{
     attribution::Family as _,
     endpoints::{self, fingerprint},
-    forget::{forgotten, through},
+    forget::{forgotten, hidden, through},
     health,
     maps::{CONTROL, EndpointWords, HAS_LOOP, WALK},
     messages, sessions,
@@ -237,13 +237,18 @@ fn segment<const DIRECTION: u32>(skb: *mut __sk_buff, walk: &mut Walk) {
     } else {
         Transport { relay, ..Transport::default() }
     };
-    if message.relay != relay {
-        change_relay::<DIRECTION>(walk, message.relay);
+    // The verifier would follow the rest anew for every way to read a message.
+    let noise = walk.hash;
+    let length = hidden(length.into(), noise) as u32;
+    let is_data = hidden(message.is_data.into(), noise);
+    let found = hidden(message.relay.into(), noise) as u32;
+    if found != relay {
+        change_relay::<DIRECTION>(walk, found);
     }
     walk.at = at + length.max(1);
     walk.packets += 1;
     walk.bytes += walk.headers + length;
-    if message.is_data != 0 {
+    if is_data != 0 {
         walk.data += 1;
         if DIRECTION == RECEIVE && walk.is_foreign == 0 {
             data(walk, message.receiver, message.counter);

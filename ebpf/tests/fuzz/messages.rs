@@ -22,7 +22,7 @@ pub fn check(random: &mut Random) {
         2 => length.saturating_add_signed(random.below(5) as i32 - 2),
         _ => length,
     };
-    let message = read(&head, length);
+    let message = read(words(&head), length);
     assert_eq!(message, reference(&head, length), "{head:x?}, {length} bytes");
     // The half that is read first says the same.
     let transport = read_transport(words(&head), length);

@@ -19,6 +19,7 @@ mod random;
 mod sessions;
 mod spoilt;
 mod underlay;
+mod verifier;
 mod windows;
 
 use std::sync::Mutex;

@@ -200,6 +200,23 @@ fn super_packets_are_taken_apart_both_ways() {
 }
 
 #[test]
+fn what_is_forwarded_is_no_message_whatever_its_port() {
+    let Some(programs) = programs("what_is_forwarded_is_no_message", ETHERNET_HEADER) else { return };
+    for six in [false, true] {
+        let (far, own) = sockets(six);
+        let frame = frame(0, &udp(own, far, 3000));
+        let count = |mark, gso_size| {
+            programs.run_underlay(TRANSMIT, &frame, Context { mark, gso_size }, 1).unwrap();
+            let line = programs.peer_underlay(0, TRANSMIT).unwrap();
+            line.path.map(|path| path.others).iter().sum::<u64>()
+        };
+        let before = count(MARK_TAILSCALED, 0);
+        assert_eq!([0, 1280].map(|gso_size| count(MARK_FORWARDED, gso_size)), [before; 2]);
+        assert_eq!(count(MARK_TAILSCALED, 1280), before + 3);
+    }
+}
+
+#[test]
 fn vlan_tags_are_no_bytes_of_the_packet() {
     let Some(programs) = programs("vlan_tags_are_no_bytes_of_the_packet", ETHERNET_HEADER) else { return };
     for six in [false, true] {

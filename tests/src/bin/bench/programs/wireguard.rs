@@ -178,6 +178,14 @@ fn fill(programs: &mut Programs, stream: &Stream) -> Result<(), Box<dyn Error>> 
             programs.add_endpoint(other, None, 2)?;
         }
     }
+    let begin = |index| {
+        let initiation = packets::udp_packet(own, far, &messages::initiation(index));
+        programs.run_underlay(TRANSMIT, &frame(&initiation), marked, 1)?;
+        match programs.session(index)? {
+            Some(_) => Ok(()),
+            None => Err(Box::<dyn Error>::from(format!("session {index} was not followed"))),
+        }
+    };
     let mut taken = vec![0; SETS as usize];
     let last = session_set(stream.index, SETS) as usize;
     for index in 1000.. {
@@ -186,13 +194,10 @@ fn fill(programs: &mut Programs, stream: &Stream) -> Result<(), Box<dyn Error>> 
         }
         let set = session_set(index, SETS) as usize;
         if taken[set] < SESSION_WAYS - usize::from(set == last) {
-            let initiation = packets::udp_packet(own, far, &messages::initiation(index));
-            programs.run_underlay(TRANSMIT, &frame(&initiation), marked, 1)?;
-            if programs.session(index)?.is_none() {
-                return Err(format!("session {index} was not followed").into());
-            }
+            begin(index)?;
             taken[set] += 1;
         }
     }
-    Ok(())
+    // With a handshake: a session without one has to find a place in the first half.
+    begin(stream.index)
 }
