@@ -65,7 +65,7 @@ use std::time::Duration;
 pub use drops::RingDrops;
 pub use error::KernelError;
 pub(in crate::sources) use hooks::chain;
-pub(in crate::sources) use sampling::Targets;
+pub(in crate::sources) use sampling::{Targets, missing};
 pub use source::KernelSource;
 pub(in crate::sources) use source::monotonic;
 pub use watch::{DeviceEvent, DeviceWatch};

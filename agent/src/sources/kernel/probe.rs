@@ -10,7 +10,7 @@ use super::device::{self, LinkLayer};
 use super::drops::Drops;
 use super::hooks::{Hooks, chain};
 use super::object::{self, Object, TUNNEL};
-use super::sampling::{Sampling, Targets};
+use super::sampling::{Sampling, Targets, missing};
 use super::sizes::Sizes;
 use super::types::KernelTypes;
 use super::{AttachMode, KernelError};
@@ -102,10 +102,14 @@ pub fn sampling() -> Result<Option<String>, KernelError> {
     if let Some(reason) = sampling.obstacle() {
         return Ok(Some(reason));
     }
-    let second = 1_000_000_000;
-    let begun =
-        sampling.watch(&mut object, &Targets::default()).and_then(|_| sampling.start(&mut object, 0, second));
-    Ok(begun.err().map(|error| chain(&error)))
+    let outcome = sampling.watch(&mut object, &Targets::default()).and_then(|found| {
+        let missing = missing(&found);
+        if missing.is_none() {
+            sampling.start(&mut object, 0, 1_000_000_000)?;
+        }
+        Ok(missing)
+    });
+    Ok(outcome.unwrap_or_else(|error| Some(chain(&error))))
 }
 
 /// Index of the interface called `name`; `None` when there is none.

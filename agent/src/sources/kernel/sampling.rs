@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 
 use aya::programs::perf_event::{
     PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent,
@@ -205,6 +206,22 @@ impl Sampling {
         kernel.set_hook(hooks, programs::SAMPLING, mode, reason);
         hooks + 1
     }
+}
+
+/// Why not everything can be sampled that every host has; `None` when it can.
+pub(in crate::sources) fn missing(found: &Found) -> Option<String> {
+    let needed = [
+        (found.cpu_times, "the time of CPUs (control groups without cpuacct)"),
+        (found.run_queues, "the queues of CPUs"),
+        (found.namespace, "devices"),
+    ];
+    let missing = needed.into_iter().find(|(address, _)| *address == 0).map(|(_, what)| what);
+    let has_pressure = found.pressure != 0 || !Path::new(PRESSURE).exists();
+    let missing =
+        missing
+            .or((!has_pressure)
+                .then_some("pressure (no control group of version 2, and no right to a trigger)"))?;
+    Some(format!("the kernel does not show where it has {missing}"))
 }
 
 /// A trigger of the pressure of CPUs, as long as the file is open: of no use but for what the kernel has behind it.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
-use tailgauge_ebpf::layout::{Found, WATCHED_DEVICES};
+use tailgauge_ebpf::layout::WATCHED_DEVICES;
 
 use super::agreement::Agreement;
 use super::devices::{self, Devices};
@@ -12,7 +12,7 @@ use super::{COLLECTOR, SamplerConfig};
 use crate::model::collector::Collectors;
 use crate::model::sampled::Sampled;
 use crate::sources::host::{CpuList, Finder, HostError, Paths, Process};
-use crate::sources::kernel::{KernelSource, RingDrops, Targets, chain, monotonic};
+use crate::sources::kernel::{KernelSource, RingDrops, Targets, chain, missing, monotonic};
 use crate::sources::netlink::Netlink;
 use crate::sources::thread_time;
 
@@ -74,25 +74,12 @@ impl KernelSampler {
         sampler.observe(kernel).map_err(|error| chain(&error))?;
         let found = kernel.watch(&sampler.targets).map_err(|error| chain(&error))?;
         sampler.has_pressure = found.pressure != 0;
-        if let Some(missing) = sampler.missing_at_start(&found) {
-            return Err(format!("the kernel does not show where it has {missing}"));
+        if let Some(reason) = missing(&found) {
+            return Err(reason);
         }
         sampler.agreement.judge(sampler.process, sampler.sockets, &found)?;
         sampler.attach(kernel)?;
         Ok(sampler)
-    }
-
-    /// What everything else depends on.
-    fn missing_at_start(&self, found: &Found) -> Option<&'static str> {
-        let is_offered = self.paths.procfs.join("pressure/cpu").exists();
-        let needed = [
-            (found.cpu_times, "the time of CPUs (control groups without cpuacct)"),
-            (found.run_queues, "the queues of CPUs"),
-            (found.namespace, "devices"),
-        ];
-        let missing = needed.into_iter().find(|(address, _)| *address == 0).map(|(_, what)| what);
-        missing.or((is_offered && !self.has_pressure)
-            .then_some("pressure (no control group of version 2, and no right to a trigger)"))
     }
 
     fn attach(&mut self, kernel: &mut KernelSource) -> Result<(), String> {
