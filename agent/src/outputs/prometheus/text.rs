@@ -1,5 +1,7 @@
 //! Lines of the text formats.
 
+use std::ops::Range;
+
 use bytes::BytesMut;
 
 use super::buckets::Buckets;
@@ -76,15 +78,15 @@ impl Samples<'_> {
     /// The count is that of the buckets: a copy taken while a sample is being added may hold one of the two
     /// and not the other, and a histogram whose count is not its last bucket is refused by some readers.
     pub(crate) fn histogram(&mut self, labels: [&[u8]; 2], histogram: &Histogram, buckets: &Buckets) {
-        let mut cumulative = 0;
-        let mut next = 0;
+        let mut lines = BucketLines::begin(self.out, self.name, labels);
+        let (mut cumulative, mut next) = (0, 0);
         for bound in &buckets.bounds {
             cumulative += histogram.buckets[next..=bound.last_bucket].iter().sum::<u64>();
             next = bound.last_bucket + 1;
-            self.part("_bucket", labels).rendered(&bound.label).integer(cumulative);
+            lines.add(self.out, &bound.label, cumulative);
         }
         cumulative += histogram.buckets[next..].iter().sum::<u64>();
-        self.part("_bucket", labels).rendered(b"le=\"+Inf\"").integer(cumulative);
+        lines.add(self.out, b"le=\"+Inf\"", cumulative);
         self.part("_sum", labels).decimal(histogram.sum, buckets.decimals);
         self.part("_count", labels).integer(cumulative);
     }
@@ -111,6 +113,67 @@ impl Samples<'_> {
         self.out.extend_from_slice(self.name.as_bytes());
         self.out.extend_from_slice(suffix.as_bytes());
         Line { out: self.out, labelled: false }.rendered(first).rendered(second)
+    }
+}
+
+/// Buckets of one histogram, which are most of all lines: what they share is copied from the first one, and a count that
+/// is that of the bucket before, as most are, is not formatted anew.
+struct BucketLines {
+    /// Where name and labels are, up to `le`.
+    shared: Range<usize>,
+    is_first: bool,
+    /// What comes behind `le`, and for which count.
+    end: [u8; END_BYTES],
+    end_bytes: usize,
+    count: u64,
+}
+
+/// Closing brace, blank, 2^64 - 1, line feed.
+const END_BYTES: usize = 23;
+
+impl BucketLines {
+    fn begin(out: &mut BytesMut, name: &str, labels: [&[u8]; 2]) -> Self {
+        let start = out.len();
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"_bucket{");
+        for labels in labels.into_iter().filter(|labels| !labels.is_empty()) {
+            out.extend_from_slice(labels);
+            out.extend_from_slice(b",");
+        }
+        let mut lines = Self {
+            shared: start..out.len(),
+            is_first: true,
+            end: [0; END_BYTES],
+            end_bytes: 0,
+            count: 0,
+        };
+        lines.format(0);
+        lines
+    }
+
+    fn format(&mut self, count: u64) {
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(count).as_bytes();
+        self.end_bytes = digits.len() + 3;
+        self.end[..2].copy_from_slice(b"} ");
+        self.end[2..self.end_bytes - 1].copy_from_slice(digits);
+        self.end[self.end_bytes - 1] = b'\n';
+        self.count = count;
+    }
+
+    /// `bound` is a rendered `le`.
+    #[inline]
+    fn add(&mut self, out: &mut BytesMut, bound: &[u8], count: u64) {
+        if !std::mem::take(&mut self.is_first) {
+            let at = out.len();
+            out.resize(at + self.shared.len(), 0);
+            out.copy_within(self.shared.clone(), at);
+        }
+        if self.count != count {
+            self.format(count);
+        }
+        out.extend_from_slice(bound);
+        out.extend_from_slice(&self.end[..self.end_bytes]);
     }
 }
 
