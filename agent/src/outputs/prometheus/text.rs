@@ -140,13 +140,8 @@ impl BucketLines {
             out.extend_from_slice(labels);
             out.extend_from_slice(b",");
         }
-        let mut lines = Self {
-            shared: start..out.len(),
-            is_first: true,
-            end: [0; END_BYTES],
-            end_bytes: 0,
-            count: 0,
-        };
+        let mut lines =
+            Self { shared: start..out.len(), is_first: true, end: [0; END_BYTES], end_bytes: 0, count: 0 };
         lines.format(0);
         lines
     }
