@@ -20,7 +20,7 @@ impl Collector for LoadavgCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Load>, HostError> {
-        self.0.parse(&paths.procfs, "loadavg", parse).map(Some)
+        self.0.parse_whole(&paths.procfs, "loadavg", parse).map(Some)
     }
 }
 

@@ -25,9 +25,9 @@ impl Collector for ProcessesCollector {
     fn collect(&mut self, paths: &Paths) -> Result<Option<Processes>, HostError> {
         let kernel = paths.procfs.join("sys/kernel");
         Ok(Some(Processes {
-            threads: self.loadavg.parse(&paths.procfs, "loadavg", threads)?,
-            threads_limit: self.threads_max.parse(&kernel, "threads-max", count)?,
-            pids_limit: self.pid_max.parse(&kernel, "pid_max", count)?,
+            threads: self.loadavg.parse_whole(&paths.procfs, "loadavg", threads)?,
+            threads_limit: self.threads_max.parse_whole(&kernel, "threads-max", count)?,
+            pids_limit: self.pid_max.parse_whole(&kernel, "pid_max", count)?,
         }))
     }
 }
