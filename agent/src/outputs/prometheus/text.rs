@@ -80,12 +80,19 @@ impl Samples<'_> {
     pub(crate) fn histogram(&mut self, labels: [&[u8]; 2], histogram: &Histogram, buckets: &Buckets) {
         let mut lines = BucketLines::begin(self.out, self.name, labels);
         let (mut cumulative, mut next) = (0, 0);
+        // Many have no sample, and are not looked through.
+        let none = histogram.count == 0;
+        let mut add = |through: usize| {
+            if !none {
+                cumulative += histogram.buckets[next..=through].iter().sum::<u64>();
+                next = through + 1;
+            }
+            cumulative
+        };
         for bound in &buckets.bounds {
-            cumulative += histogram.buckets[next..=bound.last_bucket].iter().sum::<u64>();
-            next = bound.last_bucket + 1;
-            lines.add(self.out, &bound.label, cumulative);
+            lines.add(self.out, &bound.label, add(bound.last_bucket));
         }
-        cumulative += histogram.buckets[next..].iter().sum::<u64>();
+        let cumulative = add(histogram.buckets.len() - 1);
         lines.add(self.out, b"le=\"+Inf\"", cumulative);
         self.part("_sum", labels).decimal(histogram.sum, buckets.decimals);
         self.part("_count", labels).integer(cumulative);
