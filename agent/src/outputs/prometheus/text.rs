@@ -123,11 +123,12 @@ impl Samples<'_> {
     }
 }
 
-/// Buckets of one histogram, which are most of all lines: what they share is copied from the first one, and a count that
-/// is that of the bucket before, as most are, is not formatted anew.
+/// Buckets of one histogram, which are most of all lines: what they share is put together once, and a count that is that
+/// of the bucket before, as most are, is not formatted anew.
 struct BucketLines {
-    /// Where name and labels are, up to `le`.
-    shared: Range<usize>,
+    /// Name and labels, up to `le`, if there is room, and where they were written first.
+    shared: [u8; SHARED_BYTES],
+    first: Range<usize>,
     is_first: bool,
     /// What comes behind `le`, and for which count.
     end: [u8; END_BYTES],
@@ -135,6 +136,8 @@ struct BucketLines {
     count: u64,
 }
 
+/// The longest name of a histogram, and labels that are not made to be long.
+const SHARED_BYTES: usize = 256;
 /// Closing brace, blank, 2^64 - 1, line feed.
 const END_BYTES: usize = 23;
 
@@ -147,8 +150,17 @@ impl BucketLines {
             out.extend_from_slice(labels);
             out.extend_from_slice(b",");
         }
-        let mut lines =
-            Self { shared: start..out.len(), is_first: true, end: [0; END_BYTES], end_bytes: 0, count: 0 };
+        let mut lines = Self {
+            shared: [0; SHARED_BYTES],
+            first: start..out.len(),
+            is_first: true,
+            end: [0; END_BYTES],
+            end_bytes: 0,
+            count: 0,
+        };
+        if let Some(shared) = lines.shared.get_mut(..lines.first.len()) {
+            shared.copy_from_slice(&out[start..]);
+        }
         lines.format(0);
         lines
     }
@@ -167,9 +179,14 @@ impl BucketLines {
     #[inline]
     fn add(&mut self, out: &mut BytesMut, bound: &[u8], count: u64) {
         if !std::mem::take(&mut self.is_first) {
-            let at = out.len();
-            out.resize(at + self.shared.len(), 0);
-            out.copy_within(self.shared.clone(), at);
+            match self.shared.get(..self.first.len()) {
+                Some(shared) => out.extend_from_slice(shared),
+                None => {
+                    let at = out.len();
+                    out.resize(at + self.first.len(), 0);
+                    out.copy_within(self.first.clone(), at);
+                }
+            }
         }
         if self.count != count {
             self.format(count);
@@ -314,4 +331,44 @@ fn escape(out: &mut BytesMut, value: &str) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::buckets::HANDSHAKE;
+    use super::*;
+
+    /// As the buckets of a histogram are written, each line by itself.
+    fn one_by_one(samples: &mut Samples<'_>, labels: [&[u8]; 2], histogram: &Histogram) {
+        let below = |last: usize| histogram.buckets[..=last].iter().sum();
+        for bound in &HANDSHAKE.bounds {
+            samples.part("_bucket", labels).rendered(&bound.label).integer(below(bound.last_bucket));
+        }
+        let count = below(histogram.buckets.len() - 1);
+        samples.part("_bucket", labels).rendered(b"le=\"+Inf\"").integer(count);
+        samples.part("_sum", labels).decimal(histogram.sum, HANDSHAKE.decimals);
+        samples.part("_count", labels).integer(count);
+    }
+
+    #[test]
+    fn lines_of_buckets_are_what_they_would_be_one_by_one() {
+        let mut some = Histogram { count: 1_000_003, sum: 7_500_000, ..Histogram::EMPTY };
+        (some.buckets[0], some.buckets[90], some.buckets[91]) = (1, 2, 1_000_000);
+        let mut most = some;
+        (most.count, most.buckets[0]) = (u64::MAX, u64::MAX - 1_000_002);
+        let long = format!("peer_id=\"{}\"", "x".repeat(SHARED_BYTES));
+        for labels in [
+            [&b""[..], b""],
+            [b"peer_id=\"a\"", b""],
+            [b"peer_id=\"a\"", b"leg=\"peer\""],
+            [long.as_bytes(), b"leg=\"peer\""],
+        ] {
+            for histogram in [&Histogram::EMPTY, &some, &most] {
+                let [mut found, mut expected] = [BytesMut::new(), BytesMut::new()];
+                Samples { out: &mut found, name: "name" }.histogram(labels, histogram, &HANDSHAKE);
+                one_by_one(&mut Samples { out: &mut expected, name: "name" }, labels, histogram);
+                assert_eq!(found, expected);
+            }
+        }
+    }
 }
