@@ -16,7 +16,7 @@ use tailgauge_testbed::exposition::Exposition;
 
 use crate::device::Device;
 use crate::footprint::Crowd;
-use crate::table::{Row, digits};
+use crate::table::{Row, Spread, digits};
 use crate::{Outcome, Plan};
 
 /// Seconds before it is measured: files are opened, lists are made.
@@ -52,10 +52,11 @@ pub fn measure(plan: &Plan) -> Outcome {
     let (own, other) = measured.split_at(parts.len());
     let mut rows = Vec::new();
     for (index, (what, ..)) in parts.iter().enumerate() {
-        let microseconds = own[index].mean();
-        let row = Row::new(format!("agent but for sampling, {what}"), show(microseconds));
-        rows.push(match other.get(index).map(Measured::mean) {
-            Some(base) => row.against(format!("the other agent {}", show(base)), microseconds / base),
+        let row = Row::new(format!("agent but for sampling, {what}"), own[index].show());
+        rows.push(match other.get(index) {
+            Some(base) => {
+                row.against(format!("the other agent {}", base.show()), own[index].mean() / base.mean())
+            }
             None => row,
         });
     }
@@ -77,6 +78,13 @@ struct Measured<'a> {
 impl Measured<'_> {
     fn mean(&self) -> f64 {
         self.seconds.iter().map(|(used, _)| used).sum::<f64>() / self.seconds.len().max(1) as f64
+    }
+
+    /// Mean and median: what is done every some seconds is in the first only, other load on the machine hardly in the
+    /// second.
+    fn show(&self) -> String {
+        let median = Spread::of(self.seconds.iter().map(|(used, _)| *used).collect()).median;
+        format!("{}, median {}", show(self.mean()), digits(median))
     }
 
     /// Microseconds a second that a collector took, by the agent's own account; 0 for a second in which it rested.
