@@ -19,7 +19,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// `None` where the table is to be read: for many interrupts, or when CPUs are numbered with gaps.
+    /// `None` where the table is to be read: for many interrupts, when CPUs are numbered with gaps, or where there are no
+    /// such files.
     pub(super) fn new(sysfs: &Path, cpus: &[u32], numbers: impl Iterator<Item = u32>) -> Option<Self> {
         let files: Vec<_> = numbers.take(MOST + 1).map(|number| (number, ProcFile::default())).collect();
         let online = ProcFile::default().parse_whole(&sysfs.join("devices/system/cpu"), "possible", |text| {
@@ -27,7 +28,8 @@ impl Counts {
         });
         let possible = online.ok()?;
         let fits = files.len() <= MOST && cpus.iter().all(|cpu| (*cpu as usize) < possible);
-        fits.then(|| Self { cpus: cpus.to_vec(), possible, files })
+        let counts = fits.then(|| Self { cpus: cpus.to_vec(), possible, files });
+        counts.and_then(|mut counts| counts.read(sysfs, |_, _| ()).then_some(counts))
     }
 
     /// CPUs that were online when this was made.

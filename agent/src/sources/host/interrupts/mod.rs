@@ -259,6 +259,9 @@ mod tests {
         fs::write(tree.path("kernel/irq/38/per_cpu_count"), "10,0\n").unwrap();
         tree.write(" CPU0 CPU2\n 37: 9 2 x\n 38: 11 3 x\n 40: 0 0 x\n");
         assert_eq!(by_cpu(), [(0, 20), (2, 5)]);
+        tree.write(" CPU0 CPU2\n 37: 9 2 x\n 38: 12 3 x\n 40: 0 0 x\n");
+        assert_eq!(by_cpu(), [(0, 21), (2, 5)]);
+        assert!(collector.counts.is_none(), "it is not tried again before the next list");
     }
 
     #[test]
