@@ -1,6 +1,7 @@
-//! Times the host collectors: `cargo run --release --example collectors [CONNECTIONS]`, with so many TCP connections
-//! of this process to itself as to a peer, twice as many sockets. CPU time of the thread, so that other load on the
-//! machine counts less. The first run opens files; `tcp` rests after each, and runs again for the last figure.
+//! Times the host collectors: `cargo run --release --example collectors [CONNECTIONS [SECONDS]]`, with so many TCP
+//! connections of this process to itself as to a peer, twice as many sockets. CPU time of the thread, so that other load
+//! on the machine counts less. The first run opens files; `tcp` rests after each, and runs again for the last figure.
+//! With SECONDS, each runs once a second, as it does for a scrape a second: what it needs is in no cache then.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -26,6 +27,10 @@ fn main() -> std::io::Result<()> {
     tailnet.peers.push(Arc::new(near));
     let tailnet = Arc::new(tailnet);
     let mut sources: Vec<_> = COLLECTORS.iter().map(|info| Timed::new(info, &tailnet)).collect();
+    if let Some(seconds) = std::env::args().nth(2).and_then(|argument| argument.parse().ok()) {
+        once_a_second(&mut sources, seconds);
+        return Ok(());
+    }
     let runs: Vec<Vec<f64>> =
         sources.iter_mut().map(|source| (0..RUNS).map(|_| source.run()).collect()).collect();
     std::thread::sleep(REST);
@@ -39,6 +44,23 @@ fn main() -> std::io::Result<()> {
     }
     println!("all          median {sum:.3} ms");
     Ok(())
+}
+
+/// Prints the mean of a run a second: some rest in most of them.
+fn once_a_second(sources: &mut [Timed], seconds: usize) {
+    let mut sums = vec![0.0; sources.len()];
+    for second in 0..=seconds {
+        for (sum, source) in sums.iter_mut().zip(&mut *sources) {
+            let milliseconds = source.run();
+            // The first run opens files.
+            *sum += if second == 0 { 0.0 } else { milliseconds };
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    for (sum, source) in sums.iter().zip(&*sources) {
+        println!("{:12} {:.3} ms a second", source.name, sum / seconds as f64);
+    }
+    println!("all          {:.3} ms a second", sums.iter().sum::<f64>() / seconds as f64);
 }
 
 /// A source with one collector.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::{AttachMode, Options};
 use crate::collectors::DROPS;
@@ -22,6 +21,7 @@ use crate::sources::host::{HostSource, NodeSource, Paths, boot};
 use crate::sources::kernel::{self, DeviceWatch, KernelConfig, KernelError, KernelSource};
 use crate::sources::sampler::{Sampler, SamplerConfig};
 use crate::sources::tailscale::{self, TailscaleConfig};
+use crate::tick::Ticker;
 
 /// Name of the kernel source in the self metrics.
 const KERNEL: &str = "kernel";
@@ -36,6 +36,9 @@ pub enum ServeError {
     /// The runtime or a signal handler could not be made.
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
+    /// The timer of what is done once a second.
+    #[error("the timer fails")]
+    Timer(#[source] std::io::Error),
     /// The sampler.
     #[error("cannot start to sample")]
     Sampler(#[source] std::io::Error),
@@ -158,7 +161,7 @@ impl Site for Agent {
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What keeps it from starting; nothing that happens later ends it.
+/// What keeps it from starting; nothing that happens later ends it but a timer that fails.
 pub fn serve(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
@@ -184,11 +187,11 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
     let mut terminate = handler(SignalKind::terminate())?;
     let mut interrupt = handler(SignalKind::interrupt())?;
     let mut hang_up = handler(SignalKind::hangup())?;
-    let mut second = interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let second = Ticker::new(Duration::from_secs(1)).map_err(ServeError::Timer)?;
     loop {
         tokio::select! {
-            _ = second.tick() => {
+            ticked = second.tick() => {
+                ticked.map_err(ServeError::Timer)?;
                 agent.state.borrow_mut().every_second();
                 let own = agent.with_model(|model| {
                     model.tailnet.own.as_ref().map(|own| own.addresses.clone()).unwrap_or_default()

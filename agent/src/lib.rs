@@ -12,3 +12,4 @@ pub mod logging;
 pub mod model;
 pub mod outputs;
 pub mod sources;
+pub mod tick;

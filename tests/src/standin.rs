@@ -26,13 +26,23 @@ impl StandIn {
     /// # Errors
     /// It cannot be started.
     pub fn start(program: &Path, namespace: &Namespace) -> io::Result<Self> {
+        Self::start_with(program, namespace, None)
+    }
+
+    /// As [`Self::start`], with this document on `/status`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(program: &Path, namespace: &Namespace, status: Option<&[u8]>) -> io::Result<Self> {
         let folder = leftovers::folder()?;
-        let mut child = namespace
-            .command(program)
-            .arg(folder.path().join("tailscaled.sock"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = namespace.command(program);
+        command.arg(folder.path().join("tailscaled.sock"));
+        if let Some(status) = status {
+            let file = folder.path().join("status");
+            std::fs::write(&file, status)?;
+            command.arg(file);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (requests, answers) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
         let mut started = Self { child, requests, answers: BufReader::new(answers), folder };

@@ -1,5 +1,6 @@
 //! A process that is tailscaled to whoever asks the kernel who listens on the LocalAPI socket. It answers there, and
-//! does on request what tailscaled does under load. Its threads stay, as Go's do.
+//! does on request what tailscaled does under load. Its threads stay, as Go's do. A second argument names a file with
+//! what it says on `/status`; without one it has one peer.
 //!
 //! A line on stdin is a request, a line on stdout says that it was done:
 //!
@@ -29,8 +30,10 @@ fn main() -> ExitCode {
 
 /// Until the end of stdin.
 fn serve() -> Result<(), Box<dyn Error>> {
-    let socket = std::env::args_os().nth(1).ok_or("usage: standin SOCKET")?;
-    let _api = Scripted::start(socket.as_ref(), Script::Status(status(&[peer(2)])))?;
+    let mut arguments = std::env::args_os().skip(1);
+    let socket = arguments.next().ok_or("usage: standin SOCKET [FILE]")?;
+    let document = arguments.next().map_or_else(|| Ok(status(&[peer(2)])), std::fs::read)?;
+    let _api = Scripted::start(socket.as_ref(), Script::Status(document))?;
     let (done, finished) = mpsc::channel();
     let mut workers: Vec<Sender<Instant>> = Vec::new();
     let mut kept: Vec<Vec<u8>> = Vec::new();

@@ -1,5 +1,5 @@
-//! The agent's own metrics: a registry of the `prometheus` crate, for the hundred or so numbers that are no part
-//! of the model.
+//! The agent's own metrics, which are no part of the model: a registry of the `prometheus` crate for what is counted, and
+//! what the kernel says of the process.
 
 mod process;
 
@@ -8,7 +8,7 @@ use prometheus::core::Collector;
 use prometheus::proto::Metric;
 use prometheus::{Error, IntCounter, IntCounterVec, Opts, Registry};
 
-use super::prometheus::{Format, Header, Kind, Samples, family};
+use super::prometheus::{Format, Header, Kind, Line, Samples, family};
 use process::Process;
 
 /// Heading in docs/METRICS.md.
@@ -57,6 +57,7 @@ pub(super) const HEADERS: &[&Header] = &[
 /// Counters of the agent itself. Clones of a counter count into the same number.
 #[derive(Debug)]
 pub struct SelfMetrics {
+    process: Process,
     registry: Registry,
     http_requests: IntCounterVec,
     http_dropped: IntCounterVec,
@@ -67,13 +68,12 @@ pub struct SelfMetrics {
 }
 
 impl SelfMetrics {
-    /// A registry with everything in it, process metrics included.
+    /// A registry with all counters in it.
     ///
     /// # Errors
     /// When a name is used twice or malformed, which a test rules out.
     pub fn new() -> Result<Self, Error> {
         let registry = Registry::new();
-        registry.register(Box::new(Process::new()?))?;
         let vector = |header: &Header| -> Result<IntCounterVec, Error> {
             register(&registry, IntCounterVec::new(options(header), header.labels)?)
         };
@@ -83,7 +83,14 @@ impl SelfMetrics {
         let (http_requests, http_dropped) = (vector(&HTTP_REQUESTS)?, vector(&HTTP_DROPPED)?);
         let log_lines_suppressed = counter(&LOG_LINES_SUPPRESSED)?;
         let localapi_reconnects = counter(&LOCALAPI_RECONNECTS)?;
-        Ok(Self { registry, http_requests, http_dropped, log_lines_suppressed, localapi_reconnects })
+        Ok(Self {
+            process: Process::new(),
+            registry,
+            http_requests,
+            http_dropped,
+            log_lines_suppressed,
+            localapi_reconnects,
+        })
     }
 
     /// Counts an answer. `handler` is one of a fixed set: never what the client sent.
@@ -99,6 +106,11 @@ impl SelfMetrics {
 
     /// Appends all families to `out`.
     pub(super) fn encode(&self, format: Format, out: &mut BytesMut) {
+        for (header, value) in self.process.read() {
+            if let Some(value) = value {
+                family(header, format, out, |samples| number(samples.sample(), value));
+            }
+        }
         for gathered in self.registry.gather() {
             let header = HEADERS.iter().find(|header| header.name == gathered.name());
             if let Some(header) = header {
@@ -130,6 +142,10 @@ fn sample(kind: Kind, metric: &Metric, samples: &mut Samples<'_>) {
         Kind::Counter => metric.get_counter().get_value(),
         Kind::Gauge | Kind::Info | Kind::Histogram | Kind::Untyped => metric.get_gauge().get_value(),
     };
+    number(line, value);
+}
+
+fn number(line: Line<'_>, value: f64) {
     // Whole numbers up to 2^53 are exact in a float.
     if value.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&value) {
         line.integer(value as u64);
@@ -147,17 +163,18 @@ mod tests {
         let own = SelfMetrics::new().unwrap();
         own.count_request("/metrics", 200);
         own.count_dropped("timeout");
-        let mut gathered: Vec<_> =
-            own.registry.gather().iter().map(|family| family.name().to_owned()).collect();
-        // Absent where no limit is set.
-        gathered.retain(|name| name != process::VIRTUAL_MEMORY_MAX.name);
-        let mut documented: Vec<_> = HEADERS.iter().map(|header| header.name).collect();
-        documented.retain(|name| *name != process::VIRTUAL_MEMORY_MAX.name);
-        documented.sort_unstable();
-        assert_eq!(gathered, documented);
         let mut out = BytesMut::new();
         own.encode(Format::Text, &mut out);
         let text = std::str::from_utf8(&out).unwrap();
+        let mut exported: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let mut documented: Vec<_> = HEADERS.iter().map(|header| header.name).collect();
+        // Absent where no limit is set.
+        for names in [&mut exported, &mut documented] {
+            names.retain(|name| *name != process::VIRTUAL_MEMORY_MAX.name);
+        }
+        documented.sort_unstable();
+        assert_eq!(exported, documented);
         assert!(
             text.contains("tailgauge_http_requests_total{code=\"200\",handler=\"/metrics\"} 1\n"),
             "{text}"

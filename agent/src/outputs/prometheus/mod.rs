@@ -22,7 +22,7 @@ pub use build::Build;
 pub use document::metrics_markdown;
 pub(crate) use family::{Header, Kind};
 pub use format::{Format, Representation, negotiate};
-pub(crate) use text::{Samples, family, single};
+pub(crate) use text::{Line, Samples, family, single};
 
 use crate::model::Model;
 use crate::outputs::own::SelfMetrics;

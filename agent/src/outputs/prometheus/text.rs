@@ -1,5 +1,7 @@
 //! Lines of the text formats.
 
+use std::ops::Range;
+
 use bytes::BytesMut;
 
 use super::buckets::Buckets;
@@ -76,15 +78,22 @@ impl Samples<'_> {
     /// The count is that of the buckets: a copy taken while a sample is being added may hold one of the two
     /// and not the other, and a histogram whose count is not its last bucket is refused by some readers.
     pub(crate) fn histogram(&mut self, labels: [&[u8]; 2], histogram: &Histogram, buckets: &Buckets) {
-        let mut cumulative = 0;
-        let mut next = 0;
+        let mut lines = BucketLines::begin(self.out, self.name, labels);
+        let (mut cumulative, mut next) = (0, 0);
+        // Many have no sample, and are not looked through.
+        let none = histogram.count == 0;
+        let mut add = |through: usize| {
+            if !none {
+                cumulative += histogram.buckets[next..=through].iter().sum::<u64>();
+                next = through + 1;
+            }
+            cumulative
+        };
         for bound in &buckets.bounds {
-            cumulative += histogram.buckets[next..=bound.last_bucket].iter().sum::<u64>();
-            next = bound.last_bucket + 1;
-            self.part("_bucket", labels).rendered(&bound.label).integer(cumulative);
+            lines.add(self.out, &bound.label, add(bound.last_bucket));
         }
-        cumulative += histogram.buckets[next..].iter().sum::<u64>();
-        self.part("_bucket", labels).rendered(b"le=\"+Inf\"").integer(cumulative);
+        let cumulative = add(histogram.buckets.len() - 1);
+        lines.add(self.out, b"le=\"+Inf\"", cumulative);
         self.part("_sum", labels).decimal(histogram.sum, buckets.decimals);
         self.part("_count", labels).integer(cumulative);
     }
@@ -111,6 +120,79 @@ impl Samples<'_> {
         self.out.extend_from_slice(self.name.as_bytes());
         self.out.extend_from_slice(suffix.as_bytes());
         Line { out: self.out, labelled: false }.rendered(first).rendered(second)
+    }
+}
+
+/// Buckets of one histogram, which are most of all lines: what they share is put together once, and a count that is that
+/// of the bucket before, as most are, is not formatted anew.
+struct BucketLines {
+    /// Name and labels, up to `le`, if there is room, and where they were written first.
+    shared: [u8; SHARED_BYTES],
+    first: Range<usize>,
+    is_first: bool,
+    /// What comes behind `le`, and for which count.
+    end: [u8; END_BYTES],
+    end_bytes: usize,
+    count: u64,
+}
+
+/// The longest name of a histogram, and labels that are not made to be long.
+const SHARED_BYTES: usize = 256;
+/// Closing brace, blank, 2^64 - 1, line feed.
+const END_BYTES: usize = 23;
+
+impl BucketLines {
+    fn begin(out: &mut BytesMut, name: &str, labels: [&[u8]; 2]) -> Self {
+        let start = out.len();
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"_bucket{");
+        for labels in labels.into_iter().filter(|labels| !labels.is_empty()) {
+            out.extend_from_slice(labels);
+            out.extend_from_slice(b",");
+        }
+        let mut lines = Self {
+            shared: [0; SHARED_BYTES],
+            first: start..out.len(),
+            is_first: true,
+            end: [0; END_BYTES],
+            end_bytes: 0,
+            count: 0,
+        };
+        if let Some(shared) = lines.shared.get_mut(..lines.first.len()) {
+            shared.copy_from_slice(&out[start..]);
+        }
+        lines.format(0);
+        lines
+    }
+
+    fn format(&mut self, count: u64) {
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(count).as_bytes();
+        self.end_bytes = digits.len() + 3;
+        self.end[..2].copy_from_slice(b"} ");
+        self.end[2..self.end_bytes - 1].copy_from_slice(digits);
+        self.end[self.end_bytes - 1] = b'\n';
+        self.count = count;
+    }
+
+    /// `bound` is a rendered `le`.
+    #[inline]
+    fn add(&mut self, out: &mut BytesMut, bound: &[u8], count: u64) {
+        if !std::mem::take(&mut self.is_first) {
+            match self.shared.get(..self.first.len()) {
+                Some(shared) => out.extend_from_slice(shared),
+                None => {
+                    let at = out.len();
+                    out.resize(at + self.first.len(), 0);
+                    out.copy_within(self.first.clone(), at);
+                }
+            }
+        }
+        if self.count != count {
+            self.format(count);
+        }
+        out.extend_from_slice(bound);
+        out.extend_from_slice(&self.end[..self.end_bytes]);
     }
 }
 
@@ -249,4 +331,44 @@ fn escape(out: &mut BytesMut, value: &str) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::buckets::HANDSHAKE;
+    use super::*;
+
+    /// As the buckets of a histogram are written, each line by itself.
+    fn one_by_one(samples: &mut Samples<'_>, labels: [&[u8]; 2], histogram: &Histogram) {
+        let below = |last: usize| histogram.buckets[..=last].iter().sum();
+        for bound in &HANDSHAKE.bounds {
+            samples.part("_bucket", labels).rendered(&bound.label).integer(below(bound.last_bucket));
+        }
+        let count = below(histogram.buckets.len() - 1);
+        samples.part("_bucket", labels).rendered(b"le=\"+Inf\"").integer(count);
+        samples.part("_sum", labels).decimal(histogram.sum, HANDSHAKE.decimals);
+        samples.part("_count", labels).integer(count);
+    }
+
+    #[test]
+    fn lines_of_buckets_are_what_they_would_be_one_by_one() {
+        let mut some = Histogram { count: 1_000_003, sum: 7_500_000, ..Histogram::EMPTY };
+        (some.buckets[0], some.buckets[90], some.buckets[91]) = (1, 2, 1_000_000);
+        let mut most = some;
+        (most.count, most.buckets[0]) = (u64::MAX, u64::MAX - 1_000_002);
+        let long = format!("peer_id=\"{}\"", "x".repeat(SHARED_BYTES));
+        for labels in [
+            [&b""[..], b""],
+            [b"peer_id=\"a\"", b""],
+            [b"peer_id=\"a\"", b"leg=\"peer\""],
+            [long.as_bytes(), b"leg=\"peer\""],
+        ] {
+            for histogram in [&Histogram::EMPTY, &some, &most] {
+                let [mut found, mut expected] = [BytesMut::new(), BytesMut::new()];
+                Samples { out: &mut found, name: "name" }.histogram(labels, histogram, &HANDSHAKE);
+                one_by_one(&mut Samples { out: &mut expected, name: "name" }, labels, histogram);
+                assert_eq!(found, expected);
+            }
+        }
+    }
 }

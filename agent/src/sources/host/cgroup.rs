@@ -3,16 +3,26 @@
 //!
 //! A quota of an ancestor throttles as well as one's own, and shows in the ancestor's files alone: every level is read.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::proc_file::{is_gone, number, read_of_process, read_small};
-use super::tailscaled::Finder;
+use super::proc_file::{ProcFile, number, unless_gone};
+use super::tailscaled::{Finder, Process};
 use super::{Collector, HostError, Paths, malformed};
 use crate::model::host::{Cgroup, Host};
 
-/// Remembers which process tailscaled is.
+/// How long it is believed where a hierarchy is mounted.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Files that stay open: those of eleven levels.
+const MOST_OPEN: usize = 64;
+
+/// Remembers which process tailscaled is, and where its group is.
 #[derive(Default)]
-pub(super) struct CgroupCollector(Finder);
+pub(super) struct CgroupCollector {
+    finder: Finder,
+    known: Option<Known>,
+}
 
 impl Collector for CgroupCollector {
     const NAME: &'static str = "cgroup";
@@ -24,22 +34,105 @@ impl Collector for CgroupCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Cgroup>, HostError> {
-        let Some((process, _)) = self.0.find(paths)? else { return Ok(None) };
-        let path = paths.procfs.join(process.pid.to_string()).join("cgroup");
-        let Some(membership) = read_of_process(&path)? else { return Ok(None) };
-        let root = paths.sysfs.join("fs/cgroup");
+        // A file that is open tells whether its process is still there, and cheaper than the process' own.
+        if let Some(mut known) = self.known.take()
+            && let Some(found) = known.read(paths)?
+        {
+            self.known = Some(known);
+            return Ok(Some(found));
+        }
+        let Some((process, _)) = self.finder.find(paths)? else { return Ok(None) };
+        let mut known = Known::new(process);
+        let found = known.read(paths)?;
+        self.known = Some(known);
+        Ok(found)
+    }
+}
+
+/// A process and its group.
+struct Known {
+    process: Process,
+    membership: ProcFile,
+    /// What was in there last, and when it was looked where that is.
+    groups: String,
+    looked: Option<Instant>,
+    places: [Option<Place>; 2],
+    files: Files,
+}
+
+impl Known {
+    fn new(process: Process) -> Self {
+        Self {
+            process,
+            membership: ProcFile::default(),
+            groups: String::new(),
+            looked: None,
+            places: [None, None],
+            files: Files::default(),
+        }
+    }
+
+    /// `None` when the process is gone.
+    fn read(&mut self, paths: &Paths) -> Result<Option<Cgroup>, HostError> {
+        let Self { process, membership, groups, looked, places, files } = self;
+        let directory = paths.procfs.join(process.pid.to_string());
+        let stays = unless_gone(membership.parse_whole(&directory, "cgroup", |text| {
+            let stays = text == groups;
+            text.clone_into(groups);
+            Ok(stays)
+        }))?;
+        let Some(stays) = stays else { return Ok(None) };
+        if !stays || looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
+            let root = paths.sysfs.join("fs/cgroup");
+            *places = ["cpu", "memory"].map(|controller| Place::of(controller, groups, &root));
+            *looked = Some(Instant::now());
+            *files = Files::default();
+        }
         let mut found = Cgroup::default();
-        if let Some(place) = Place::of("cpu", &membership, &root) {
+        let [cpu, memory] = places;
+        if let Some(place) = cpu {
             for level in place.levels() {
-                place.version.cpu(&level, &mut found)?;
+                place.version.cpu(&level, files, &mut found)?;
             }
         }
-        if let Some(place) = Place::of("memory", &membership, &root) {
+        if let Some(place) = memory {
             for (distance, level) in place.levels().enumerate() {
-                place.version.memory(&level, distance == 0, &mut found)?;
+                place.version.memory(&level, files, distance == 0, &mut found)?;
             }
         }
         Ok(Some(found))
+    }
+}
+
+/// Files of groups, as many as stay open.
+#[derive(Default)]
+struct Files(HashMap<PathBuf, ProcFile>);
+
+impl Files {
+    /// `None` when the level has no such file, or went meanwhile (ENODEV).
+    fn read(&mut self, level: &Path, name: &str) -> Result<Option<String>, HostError> {
+        let path = level.join(name);
+        let mut other = ProcFile::default();
+        let file = match self.0.len() < MOST_OPEN {
+            true => self.0.entry(path).or_default(),
+            false => self.0.get_mut(&path).unwrap_or(&mut other),
+        };
+        match file.parse_whole(level, name, |text| Ok(text.to_owned())) {
+            Err(HostError::Read { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            outcome => unless_gone(outcome),
+        }
+    }
+
+    /// A file of one number; `None` when there is no such file, and for `max`.
+    fn value(&mut self, level: &Path, name: &str) -> Result<Option<f64>, HostError> {
+        let Some(text) = self.read(level, name)? else { return Ok(None) };
+        match text.trim() {
+            "max" => Ok(None),
+            text => match number::<i64>(Some(text)) {
+                Some(number) => Ok(Some(number as f64)),
+                None => Err(malformed(level.join(name), "a number or `max`", text)),
+            },
+        }
     }
 }
 
@@ -98,15 +191,15 @@ impl Place {
 }
 
 impl Version {
-    fn cpu(self, level: &Path, found: &mut Cgroup) -> Result<(), HostError> {
+    fn cpu(self, level: &Path, files: &mut Files, found: &mut Cgroup) -> Result<(), HostError> {
         let (quota, period, time_unit) = match self {
             Self::One => {
-                let quota = value(level, "cpu.cfs_quota_us")?;
+                let quota = files.value(level, "cpu.cfs_quota_us")?;
                 // -1 without a quota.
-                (quota.filter(|quota| *quota > 0.0), value(level, "cpu.cfs_period_us")?, 1e9)
+                (quota.filter(|quota| *quota > 0.0), files.value(level, "cpu.cfs_period_us")?, 1e9)
             }
             Self::Two => {
-                let (quota, period) = cpu_max(level)?;
+                let (quota, period) = cpu_max(level, files)?;
                 (quota, period, 1e6)
             }
         };
@@ -114,7 +207,7 @@ impl Version {
             let cpus = quota / period;
             found.cpu_quota = Some(found.cpu_quota.map_or(cpus, |other| other.min(cpus)));
         }
-        let Some(text) = read(&level.join("cpu.stat"))? else { return Ok(()) };
+        let Some(text) = files.read(level, "cpu.stat")? else { return Ok(()) };
         for line in text.lines() {
             let Some((key, value)) = line.split_once(' ') else { continue };
             // Version 2 has the file, without these lines, where the controller is off.
@@ -133,19 +226,19 @@ impl Version {
         Ok(())
     }
 
-    fn memory(self, level: &Path, own: bool, found: &mut Cgroup) -> Result<(), HostError> {
+    fn memory(self, level: &Path, files: &mut Files, own: bool, found: &mut Cgroup) -> Result<(), HostError> {
         let (used, limit, events) = match self {
             Self::One => ("memory.usage_in_bytes", "memory.limit_in_bytes", "memory.oom_control"),
             Self::Two => ("memory.current", "memory.max", "memory.events"),
         };
         if own {
-            found.memory_bytes = value(level, used)?.map(|bytes| bytes as u64);
-            let text = read(&level.join(events))?.unwrap_or_default();
+            found.memory_bytes = files.value(level, used)?.map(|bytes| bytes as u64);
+            let text = files.read(level, events)?.unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
             found.oom_kills = number(line);
         }
         // Version 1 says 2^63 rounded down to a page where there is no limit, version 2 says `max`.
-        let limit = value(level, limit)?.filter(|bytes| *bytes < (1u64 << 62) as f64);
+        let limit = files.value(level, limit)?.filter(|bytes| *bytes < (1u64 << 62) as f64);
         if let Some(bytes) = limit.map(|bytes| bytes as u64) {
             found.memory_limit_bytes = Some(found.memory_limit_bytes.map_or(bytes, |other| other.min(bytes)));
         }
@@ -154,9 +247,8 @@ impl Version {
 }
 
 /// `cpu.max` of version 2: quota and period in microseconds; the quota is `max` where there is none.
-fn cpu_max(level: &Path) -> Result<(Option<f64>, Option<f64>), HostError> {
-    let path = level.join("cpu.max");
-    let Some(text) = read(&path)? else { return Ok((None, None)) };
+fn cpu_max(level: &Path, files: &mut Files) -> Result<(Option<f64>, Option<f64>), HostError> {
+    let Some(text) = files.read(level, "cpu.max")? else { return Ok((None, None)) };
     let mut words = text.split_ascii_whitespace();
     let (quota, period) = (words.next(), number::<u32>(words.next()));
     match (quota, period) {
@@ -164,26 +256,8 @@ fn cpu_max(level: &Path) -> Result<(Option<f64>, Option<f64>), HostError> {
         (quota, Some(period)) if number::<u64>(quota).is_some() => {
             Ok((number::<u64>(quota).map(|quota| quota as f64), Some(period.into())))
         }
-        _ => Err(malformed(path, "a quota or `max`, and a period", &text)),
+        _ => Err(malformed(level.join("cpu.max"), "a quota or `max`, and a period", &text)),
     }
-}
-
-/// A file of one number; `None` when there is no such file, and for `max`.
-fn value(level: &Path, name: &str) -> Result<Option<f64>, HostError> {
-    let path = level.join(name);
-    let Some(text) = read(&path)? else { return Ok(None) };
-    match text.trim() {
-        "max" => Ok(None),
-        text => match number::<i64>(Some(text)) {
-            Some(number) => Ok(Some(number as f64)),
-            None => Err(malformed(path, "a number or `max`", text)),
-        },
-    }
-}
-
-/// `None` when the level has no such file, or went meanwhile (ENODEV).
-fn read(path: &Path) -> Result<Option<String>, HostError> {
-    read_small(path, |error| is_gone(error) || error.raw_os_error() == Some(libc::ENODEV))
 }
 
 #[cfg(test)]
@@ -213,10 +287,14 @@ mod tests {
         }
 
         fn collect(&self) -> Result<Option<Cgroup>, HostError> {
+            self.collect_with(&mut CgroupCollector::default())
+        }
+
+        fn collect_with(&self, collector: &mut CgroupCollector) -> Result<Option<Cgroup>, HostError> {
             let at = |name| self.0.path().join(name);
             let paths =
                 Paths { procfs: at("proc"), sysfs: at("sys"), localapi: at("none"), ..Paths::default() };
-            CgroupCollector::default().collect(&paths)
+            collector.collect(&paths)
         }
     }
 
@@ -241,6 +319,38 @@ mod tests {
             oom_kills: Some(2),
         };
         assert_eq!(tree.collect().unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn a_process_that_moves_is_followed_and_so_is_a_file_that_comes_and_changes() {
+        let tree = Tree::new("0::/vpn\n");
+        let mut collector = CgroupCollector::default();
+        let mut limit = || tree.collect_with(&mut collector).unwrap().unwrap().memory_limit_bytes;
+        assert_eq!(limit(), None);
+        tree.write("sys/fs/cgroup/vpn/memory.max", "8192\n");
+        assert_eq!(limit(), Some(8192));
+        tree.write("sys/fs/cgroup/vpn/memory.max", "4096\n");
+        assert_eq!(limit(), Some(4096));
+        tree.write("sys/fs/cgroup/other/memory.max", "12288\n");
+        tree.write("proc/77/cgroup", "0::/other\n");
+        assert_eq!(limit(), Some(12_288));
+        fs::remove_dir_all(tree.0.path().join("proc/77")).unwrap();
+        collector.known.as_mut().unwrap().membership = ProcFile::default();
+        assert_eq!(tree.collect_with(&mut collector).unwrap(), None, "it is gone");
+    }
+
+    #[test]
+    fn more_levels_than_files_may_be_open_are_read_all_the_same() {
+        let group = "/deep".repeat(MOST_OPEN);
+        let tree = Tree::new(&format!("0::{group}\n"));
+        tree.write("sys/fs/cgroup/deep/memory.max", "4096\n");
+        tree.write("sys/fs/cgroup/deep/cpu.max", "20000 100000\n");
+        let mut collector = CgroupCollector::default();
+        for _ in 0..2 {
+            let found = tree.collect_with(&mut collector).unwrap().unwrap();
+            assert_eq!((found.memory_limit_bytes, found.cpu_quota), (Some(4096), Some(0.2)));
+            assert_eq!(collector.known.as_ref().unwrap().files.0.len(), MOST_OPEN);
+        }
     }
 
     #[test]

@@ -26,14 +26,14 @@ impl Collector for ConntrackCollector {
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Conntrack>, HostError> {
         let netfilter = paths.procfs.join("sys/net/netfilter");
-        let Some(entries) = present(self.count.parse(&netfilter, "nf_conntrack_count", count))? else {
+        let Some(entries) = present(self.count.parse_whole(&netfilter, "nf_conntrack_count", count))? else {
             // The module is not loaded: nothing is tracked, and nothing is wrong.
             return Ok(None);
         };
         Ok(Some(Conntrack {
             entries,
-            limit: self.max.parse(&netfilter, "nf_conntrack_max", count)?,
-            buckets: present(self.buckets.parse(&netfilter, "nf_conntrack_buckets", count))?,
+            limit: self.max.parse_whole(&netfilter, "nf_conntrack_max", count)?,
+            buckets: present(self.buckets.parse_whole(&netfilter, "nf_conntrack_buckets", count))?,
             statistics: present(self.statistics.parse(&paths.procfs, "net/stat/nf_conntrack", statistics))?,
         }))
     }

@@ -26,7 +26,7 @@ impl CpuReader {
     pub(in crate::sources) fn read_into(&mut self, paths: &Paths, cpu: &mut Cpu) -> Result<(), HostError> {
         let ticks = rustix::param::clock_ticks_per_second() as f64;
         let per_cpu = std::mem::take(&mut cpu.per_cpu);
-        *cpu = self.0.parse(&paths.procfs, "stat", |text| parse(text, ticks, per_cpu))?;
+        *cpu = self.0.parse_whole(&paths.procfs, "stat", |text| parse(text, ticks, per_cpu))?;
         Ok(())
     }
 

@@ -1,26 +1,41 @@
 //! Collector `loadavg`: /proc/loadavg.
 
+use std::time::Duration;
+
 use procfs::{FromRead, LoadAverage};
 
 use super::proc_file::{Bad, ProcFile};
+use super::rest::Rest;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Load};
 
+/// The kernel itself looks every 5 s only (`LOAD_FREQ` in include/linux/sched/loadavg.h).
+const INTERVAL: Duration = Duration::from_secs(5);
+
 /// Keeps /proc/loadavg open.
 #[derive(Default)]
-pub(super) struct LoadavgCollector(ProcFile);
+pub(super) struct LoadavgCollector {
+    file: ProcFile,
+    rest: Rest,
+}
 
 impl Collector for LoadavgCollector {
     const NAME: &'static str = "loadavg";
-    const HELP: &'static str = "load averages from /proc/loadavg";
+    const HELP: &'static str = "load averages from /proc/loadavg every 5 s, as often as they change";
     type Output = Load;
 
     fn field(host: &mut Host) -> &mut Option<Load> {
         &mut host.load
     }
 
+    fn rests(&self) -> bool {
+        self.rest.is_on()
+    }
+
     fn collect(&mut self, paths: &Paths) -> Result<Option<Load>, HostError> {
-        self.0.parse(&paths.procfs, "loadavg", parse).map(Some)
+        let load = self.file.parse_whole(&paths.procfs, "loadavg", parse)?;
+        self.rest.begin(INTERVAL);
+        Ok(Some(load))
     }
 }
 

@@ -21,7 +21,7 @@ impl Collector for MeminfoCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Memory>, HostError> {
-        self.0.parse(&paths.procfs, "meminfo", parse).map(Some)
+        self.0.parse_whole(&paths.procfs, "meminfo", parse).map(Some)
     }
 }
 

@@ -26,15 +26,15 @@ impl Collector for NetstatCollector {
     fn collect(&mut self, paths: &Paths) -> Result<Option<Protocols>, HostError> {
         let mut protocols = Protocols::default();
         let found = &mut protocols;
-        self.snmp.parse(&paths.procfs, "net/snmp", |text| {
+        self.snmp.parse_whole(&paths.procfs, "net/snmp", |text| {
             pairs_of_lines(text, |key, value| ipv4(found, key, value))
         })?;
-        self.netstat.parse(&paths.procfs, "net/netstat", |text| {
+        self.netstat.parse_whole(&paths.procfs, "net/netstat", |text| {
             pairs_of_lines(text, |key, value| ipv4(found, key, value))
         })?;
         match self
             .snmp6
-            .parse(&paths.procfs, "net/snmp6", |text| lines(text, |key, value| ipv6(found, key, value)))
+            .parse_whole(&paths.procfs, "net/snmp6", |text| lines(text, |key, value| ipv6(found, key, value)))
         {
             Ok(()) | Err(HostError::Unavailable { .. }) => Ok(Some(protocols)),
             Err(error) => Err(error),

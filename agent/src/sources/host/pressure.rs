@@ -15,7 +15,7 @@ pub(in crate::sources) struct PressureReader(ProcFile);
 impl PressureReader {
     /// Reads who waited for a CPU.
     pub(in crate::sources) fn cpu(&mut self, paths: &Paths) -> Result<Stall, HostError> {
-        self.0.parse(&paths.procfs, "pressure/cpu", parse)
+        self.0.parse_whole(&paths.procfs, "pressure/cpu", parse)
     }
 
     /// How long somebody waited for a CPU, from the first line alone, in one system call.
@@ -54,9 +54,9 @@ impl Collector for PressureCollector {
     fn collect(&mut self, paths: &Paths) -> Result<Option<Pressure>, HostError> {
         Ok(Some(Pressure {
             cpu: Some(self.cpu.cpu(paths)?),
-            memory: Some(self.memory.parse(&paths.procfs, "pressure/memory", parse)?),
-            io: Some(self.io.parse(&paths.procfs, "pressure/io", parse)?),
-            irq: match self.irq.parse(&paths.procfs, "pressure/irq", parse_irq) {
+            memory: Some(self.memory.parse_whole(&paths.procfs, "pressure/memory", parse)?),
+            io: Some(self.io.parse_whole(&paths.procfs, "pressure/io", parse)?),
+            irq: match self.irq.parse_whole(&paths.procfs, "pressure/irq", parse_irq) {
                 Ok(seconds) => Some(seconds),
                 // Kernel 6.1 and later, with CONFIG_IRQ_TIME_ACCOUNTING.
                 Err(HostError::Unavailable { .. }) => None,

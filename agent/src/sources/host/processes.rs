@@ -1,8 +1,14 @@
 //! Collector `processes`: threads and their limits, from /proc/loadavg and /proc/sys/kernel; no walk over processes.
 
+use std::time::Duration;
+
 use super::proc_file::{Bad, ProcFile, count, number};
+use super::rest::Rest;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Processes};
+
+/// Threads that are too many stay for longer, and limits change seldom.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Keeps the files open.
 #[derive(Default)]
@@ -10,25 +16,32 @@ pub(super) struct ProcessesCollector {
     loadavg: ProcFile,
     threads_max: ProcFile,
     pid_max: ProcFile,
+    rest: Rest,
 }
 
 impl Collector for ProcessesCollector {
     const NAME: &'static str = "processes";
     const HELP: &'static str =
-        "threads of the host and their limits, from /proc/loadavg and /proc/sys/kernel";
+        "threads of the host and their limits, from /proc/loadavg and /proc/sys/kernel every 5 s";
     type Output = Processes;
 
     fn field(host: &mut Host) -> &mut Option<Processes> {
         &mut host.processes
     }
 
+    fn rests(&self) -> bool {
+        self.rest.is_on()
+    }
+
     fn collect(&mut self, paths: &Paths) -> Result<Option<Processes>, HostError> {
         let kernel = paths.procfs.join("sys/kernel");
-        Ok(Some(Processes {
-            threads: self.loadavg.parse(&paths.procfs, "loadavg", threads)?,
-            threads_limit: self.threads_max.parse(&kernel, "threads-max", count)?,
-            pids_limit: self.pid_max.parse(&kernel, "pid_max", count)?,
-        }))
+        let found = Processes {
+            threads: self.loadavg.parse_whole(&paths.procfs, "loadavg", threads)?,
+            threads_limit: self.threads_max.parse_whole(&kernel, "threads-max", count)?,
+            pids_limit: self.pid_max.parse_whole(&kernel, "pid_max", count)?,
+        };
+        self.rest.begin(INTERVAL);
+        Ok(Some(found))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Collector `qdisc`: root queueing disciplines by RTM_GETQDISC (`tc_fill_qdisc` in net/sched/sch_api.c).
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::net::netdevice::index_to_name;
@@ -26,9 +27,12 @@ const TCA_STATS_BASIC: u16 = 1;
 const TCA_STATS_QUEUE: u16 = 3;
 const TCA_STATS_PKT64: u16 = 8;
 
-/// Keeps a netlink socket.
+/// Keeps a netlink socket, and one to ask for names.
 #[derive(Default)]
-pub(super) struct QdiscCollector(Route);
+pub(super) struct QdiscCollector {
+    route: Route,
+    names: Option<OwnedFd>,
+}
 
 impl Collector for QdiscCollector {
     const NAME: &'static str = "qdisc";
@@ -42,13 +46,19 @@ impl Collector for QdiscCollector {
 
     fn collect(&mut self, _: &Paths) -> Result<Option<Vec<Qdisc>>, HostError> {
         let operation = "list queueing disciplines";
-        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-            .map_err(|error| HostError::Netlink { operation, source: error.into() })?;
+        let Self { route, names } = self;
+        let socket = match names {
+            Some(socket) => socket,
+            None => names.insert(
+                socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+                    .map_err(|error| HostError::Netlink { operation, source: error.into() })?,
+            ),
+        };
         let mut found = Vec::new();
-        self.0.dump(operation, NETLINK_ROUTE, libc::RTM_GETQDISC, &[0; HEADER_BYTES], |body| {
+        route.dump(operation, NETLINK_ROUTE, libc::RTM_GETQDISC, &[0; HEADER_BYTES], |body| {
             let Some((index, mut qdisc)) = parse(body).filter(|_| found.len() < MOST) else { return };
             // A device that went meanwhile took its queue along.
-            let Ok(name) = index_to_name(&socket, index) else { return };
+            let Ok(name) = index_to_name(&*socket, index) else { return };
             qdisc.device = clean::label(&name, "unknown");
             if !found.iter().any(|other: &Qdisc| other.device == qdisc.device) {
                 found.push(qdisc);

@@ -22,8 +22,9 @@ impl Collector for SockstatCollector {
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<SocketUse>, HostError> {
         let page_bytes = rustix::param::page_size() as u64;
-        let mut used = self.ipv4.parse(&paths.procfs, "net/sockstat", |text| parse(text, page_bytes))?;
-        match self.ipv6.parse(&paths.procfs, "net/sockstat6", parse_v6) {
+        let mut used =
+            self.ipv4.parse_whole(&paths.procfs, "net/sockstat", |text| parse(text, page_bytes))?;
+        match self.ipv6.parse_whole(&paths.procfs, "net/sockstat6", parse_v6) {
             Ok((tcp, udp)) => (used.tcp6, used.udp6) = (tcp, udp),
             // A kernel that runs without IPv6.
             Err(HostError::Unavailable { .. }) => {}

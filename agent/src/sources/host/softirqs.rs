@@ -22,7 +22,7 @@ impl Collector for SoftirqsCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Softirqs>, HostError> {
-        self.0.parse(&paths.procfs, "softirqs", parse).map(Some)
+        self.0.parse_whole(&paths.procfs, "softirqs", parse).map(Some)
     }
 }
 

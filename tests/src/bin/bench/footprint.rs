@@ -6,10 +6,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use tailgauge_testbed::client::LOCALAPI_HOST;
 use tailgauge_testbed::control::Machine;
 use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::miniature::{MiniatureTailnet, Options};
+use tailgauge_testbed::netns::Namespace;
 use tailgauge_testbed::process::{Process, wait_every};
+use tailgauge_testbed::standin::StandIn;
 use tailgauge_testbed::{http, needs};
 
 use crate::device::Device;
@@ -19,6 +22,8 @@ use crate::table::{Row, Spread, digits};
 use crate::{Outcome, Plan};
 
 const PEERS: u64 = 100;
+/// Threads of a tailscaled on 2 to 4 CPUs, beside those that serve its LocalAPI.
+const WORKERS: usize = 10;
 /// Debian's name of node_exporter.
 const BASELINE: &str = "prometheus-node-exporter";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,25 +35,16 @@ const RESIDENT: f64 = 15.0;
 const START: f64 = 200.0;
 
 pub fn measure(plan: &Plan) -> Outcome {
-    let tailnet = MiniatureTailnet::up(Options::default())?;
-    // Machines that exist in LocalAPIs only.
-    let known = tailnet.nodes().len() as u64;
-    tailnet.add_peers((known + 1..=PEERS + 1).map(|id| Machine::new(id, format!("peer-{id}"))))?;
-    let (own, peers) = {
-        let control = tailnet.control();
-        let addresses = |id| control.machines.get(&id).map(|machine: &Machine| machine.addresses.0);
-        let own = addresses(tailnet.exit().id()).ok_or("the exit node has no address")?;
-        let peers: Vec<_> = control.peers_of(tailnet.exit().id()).map(|peer| peer.addresses.0).collect();
-        (own, peers)
-    };
-    let bed = Bed { device: Device::create("agent", own)?, peers, folder: tailnet.folder().to_owned() };
+    let crowd = Crowd::ask()?;
+    let device = Device::create("agent", crowd.own)?;
+    let bed = Bed { tailscaled: crowd.tailscaled(device.namespace())?, device, peers: crowd.peers };
 
     let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let agent = Subject {
         program: plan.agent.clone(),
         flags: vec![
             "--tailscale.socket".to_owned(),
-            tailnet.exit().socket().display().to_string(),
+            bed.tailscaled.socket().display().to_string(),
             "--web.listen-address".to_owned(),
             address(10641).to_string(),
         ],
@@ -74,11 +70,43 @@ pub fn measure(plan: &Plan) -> Outcome {
     rows(&agent, exporter.as_ref())
 }
 
+/// What the exit node of a miniature tailnet says with [`PEERS`] peers.
+pub struct Crowd {
+    status: Vec<u8>,
+    pub own: Ipv4Addr,
+    pub peers: Vec<Ipv4Addr>,
+}
+
+impl Crowd {
+    /// The tailnet is gone when this returns: it has several nodes in this process, with threads that come and go with
+    /// each request, as no tailscaled has.
+    pub fn ask() -> Result<Self, Box<dyn Error>> {
+        let tailnet = MiniatureTailnet::up(Options::default())?;
+        // Machines that exist in LocalAPIs only.
+        let known = tailnet.nodes().len() as u64;
+        tailnet.add_peers((known + 1..=PEERS + 1).map(|id| Machine::new(id, format!("peer-{id}"))))?;
+        let status = http::get_unix(tailnet.exit().socket(), LOCALAPI_HOST, "/localapi/v0/status")?;
+        let control = tailnet.control();
+        let addresses = |id| control.machines.get(&id).map(|machine: &Machine| machine.addresses.0);
+        let own = addresses(tailnet.exit().id()).ok_or("the exit node has no address")?;
+        let peers = control.peers_of(tailnet.exit().id()).map(|peer| peer.addresses.0).collect();
+        Ok(Self { status: status.body, own, peers })
+    }
+
+    /// A process that says the same, and is tailscaled to the agent: with as many threads, which stay.
+    pub fn tailscaled(&self, namespace: &Namespace) -> Result<StandIn, Box<dyn Error>> {
+        let program = std::env::current_exe()?.with_file_name("standin");
+        let mut tailscaled = StandIn::start_with(&program, namespace, Some(&self.status))?;
+        tailscaled.burn(WORKERS, Duration::from_millis(1))?;
+        Ok(tailscaled)
+    }
+}
+
 /// Where both run.
 struct Bed {
+    tailscaled: StandIn,
     device: Device,
     peers: Vec<Ipv4Addr>,
-    folder: std::path::PathBuf,
 }
 
 /// A program that answers on /metrics.
@@ -140,7 +168,7 @@ impl<'a> Measured<'a> {
     /// Ends the one that runs and starts another, until it answers a scrape.
     fn start(&mut self) -> Result<(), Box<dyn Error>> {
         self.process = None;
-        let log = self.bed.folder.join(self.subject.name);
+        let log = self.bed.tailscaled.socket().with_file_name(self.subject.name);
         let namespace = self.bed.device.namespace();
         // From a thread in the namespace, so that it is the program itself that is started, not `ip`.
         let (process, elapsed) = namespace.run(|| {

@@ -5,6 +5,7 @@ mod device;
 mod encode;
 mod footprint;
 mod host;
+mod idle;
 mod node;
 mod process;
 mod programs;
@@ -35,6 +36,9 @@ struct Arguments {
     /// The agent to measure [default: the one beside this program]
     #[arg(long, value_name = "PATH", env = tailgauge_testbed::agent::BINARY)]
     agent: Option<PathBuf>,
+    /// Another agent, beside which `idle` measures this one
+    #[arg(long, value_name = "PATH")]
+    other_agent: Option<PathBuf>,
     /// Fewer and shorter rounds: a look, not a result
     #[arg(long)]
     quick: bool,
@@ -60,6 +64,8 @@ enum Measurement {
     Encode,
     /// The agent with 100 peers: memory, start, CPU per scrape
     Agent,
+    /// The same at rest, by part
+    Idle,
     /// Ten samples a second beside a stand-in for tailscaled
     Sampling,
     /// A scrape of /compat/node against node_exporter with the same collectors
@@ -74,7 +80,7 @@ impl Measurement {
         match self {
             Self::Programs | Self::Encode => &[],
             Self::Read | Self::Sampling => &["ip"],
-            Self::Agent => &["ip", "nft"],
+            Self::Agent | Self::Idle => &["ip", "nft"],
             Self::Node => &["ip", node::BASELINE],
             Self::Tunnel => &["ip", "nft", "iperf3"],
         }
@@ -88,6 +94,7 @@ type Outcome = Result<Vec<Row>, Box<dyn Error>>;
 #[derive(Debug)]
 struct Plan {
     agent: PathBuf,
+    other_agent: Option<PathBuf>,
     quick: bool,
     /// Object file and program of somebody else.
     foreign: Option<(PathBuf, String)>,
@@ -105,6 +112,7 @@ impl Plan {
             Measurement::Read => read::measure(self),
             Measurement::Encode => encode::measure(self),
             Measurement::Agent => footprint::measure(self),
+            Measurement::Idle => idle::measure(self),
             Measurement::Sampling => sampling::measure(self),
             Measurement::Node => node::measure(self),
             Measurement::Tunnel => tunnel::measure(self),
@@ -129,7 +137,7 @@ fn measure(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     }
     let agent = arguments.agent.clone().map_or_else(tailgauge_testbed::agent::binary, Ok)?;
     let foreign = arguments.object.clone().zip(arguments.program.clone());
-    let plan = Plan { agent, quick: arguments.quick, foreign };
+    let plan = Plan { agent, other_agent: arguments.other_agent.clone(), quick: arguments.quick, foreign };
     let wanted =
         if arguments.names.is_empty() { Measurement::value_variants() } else { arguments.names.as_slice() };
     let started = Instant::now();

@@ -1,5 +1,7 @@
-//! Collector `interrupts`: which CPUs the network devices interrupt, from /proc/interrupts.
+//! Collector `interrupts`: which CPUs the network devices interrupt, from /proc/interrupts or, where they have few, from
+//! /sys/kernel/irq.
 
+mod counts;
 mod owners;
 mod table;
 
@@ -9,22 +11,26 @@ use std::time::{Duration, Instant};
 use super::proc_file::ProcFile;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{DeviceInterrupts, Host};
+use counts::Counts;
 use table::Table;
 
-/// How long it is remembered whose each interrupt is.
+/// How long it is remembered whose each interrupt is, and which CPUs there are.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Keeps the file open, and counts on where the kernel's counters begin anew.
+/// Keeps the files open, and counts on where the kernel's counters begin anew.
 #[derive(Default)]
 pub(super) struct InterruptsCollector {
     file: ProcFile,
     listed: Option<Instant>,
     devices: Vec<Device>,
+    /// `None` where the table is read each time.
+    counts: Option<Counts>,
 }
 
 impl Collector for InterruptsCollector {
     const NAME: &'static str = "interrupts";
-    const HELP: &'static str = "interrupts of network devices by CPU, from /proc/interrupts";
+    const HELP: &'static str =
+        "interrupts of network devices by CPU, from /proc/interrupts or /sys/kernel/irq";
     type Output = Vec<DeviceInterrupts>;
 
     fn field(host: &mut Host) -> &mut Option<Vec<DeviceInterrupts>> {
@@ -32,16 +38,29 @@ impl Collector for InterruptsCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<DeviceInterrupts>>, HostError> {
-        let Self { file, listed, devices } = self;
+        let Self { file, listed, devices, counts } = self;
+        let mut recent = listed.is_some_and(|listed| listed.elapsed() < LIST_INTERVAL);
+        if let Some(counts) = counts.as_mut().filter(|_| recent) {
+            let complete = counts.read(&paths.sysfs, |number, by_cpu| {
+                if let Some(device) = owner(devices, number) {
+                    device.add(number, by_cpu.iter().copied());
+                }
+            });
+            if complete {
+                return Ok(Some(devices.iter_mut().map(|device| device.finish(counts.cpus())).collect()));
+            }
+            recent = false;
+        }
         let found = file.parse(&paths.procfs, "interrupts", |text| {
             let table = Table::parse(text)?;
-            if listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
+            if !recent {
                 follow(devices, owners::list(&paths.sysfs.join("class/net"), &table));
+                let numbers = devices.iter().flat_map(|device| device.lines.keys().copied());
+                *counts = Counts::new(&paths.sysfs, &table.cpus, numbers);
                 *listed = Some(Instant::now());
             }
             for row in table.rows() {
-                if let Some(device) = devices.iter_mut().find(|device| device.lines.contains_key(&row.number))
-                {
+                if let Some(device) = owner(devices, row.number) {
                     let counts = row.counts(table.cpus.len())?;
                     device.add(row.number, table.cpus.iter().copied().zip(counts));
                 }
@@ -50,6 +69,10 @@ impl Collector for InterruptsCollector {
         })?;
         Ok(Some(found))
     }
+}
+
+fn owner(devices: &mut [Device], number: u32) -> Option<&mut Device> {
+    devices.iter_mut().find(|device| device.lines.contains_key(&number))
 }
 
 /// A device with what was counted for it.
@@ -212,6 +235,33 @@ mod tests {
             "one that is new counts from now on"
         );
         assert_eq!(eth0(" CPU0 CPU1\n 39: 1001 0 x\n"), [(0, 4_294_967_314), (1, 8)]);
+    }
+
+    #[test]
+    fn few_interrupts_are_read_one_by_one_and_the_table_when_one_is_gone() {
+        let tree = Tree::new();
+        let mut collector = InterruptsCollector::default();
+        let mut by_cpu = || collector.collect(&tree.paths()).unwrap().unwrap().remove(0).by_cpu;
+        fs::create_dir_all(tree.path("devices/system/cpu")).unwrap();
+        fs::write(tree.path("devices/system/cpu/possible"), "0-2\n").unwrap();
+        let single = |number: u32, text: &str| {
+            fs::create_dir_all(tree.path(&format!("kernel/irq/{number}"))).unwrap();
+            fs::write(tree.path(&format!("kernel/irq/{number}/per_cpu_count")), text).unwrap();
+        };
+        tree.write(" CPU0 CPU2\n 37: 5 1 x\n 38: 10 0 x\n 40: 0 0 x\n");
+        single(37, "6,900,1\n");
+        single(38, "10,0,3\n");
+        single(40, "0,0,0\n");
+        assert_eq!(by_cpu(), [(0, 15), (2, 1)], "the table comes first");
+        assert_eq!(by_cpu(), [(0, 16), (2, 4)], "CPU 1 is offline");
+        single(37, "8,900,2\n");
+        assert_eq!(by_cpu(), [(0, 18), (2, 5)]);
+        fs::write(tree.path("kernel/irq/38/per_cpu_count"), "10,0\n").unwrap();
+        tree.write(" CPU0 CPU2\n 37: 9 2 x\n 38: 11 3 x\n 40: 0 0 x\n");
+        assert_eq!(by_cpu(), [(0, 20), (2, 5)]);
+        tree.write(" CPU0 CPU2\n 37: 9 2 x\n 38: 12 3 x\n 40: 0 0 x\n");
+        assert_eq!(by_cpu(), [(0, 21), (2, 5)]);
+        assert!(collector.counts.is_none(), "it is not tried again before the next list");
     }
 
     #[test]

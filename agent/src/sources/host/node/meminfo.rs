@@ -14,7 +14,7 @@ pub(super) struct Reader(ProcFile);
 impl Reader {
     pub(super) fn read(&mut self, paths: &Paths, memory: &mut Named) -> Result<(), HostError> {
         memory.clear();
-        self.0.parse(&paths.procfs, "meminfo", |text| parse(text, memory))
+        self.0.parse_whole(&paths.procfs, "meminfo", |text| parse(text, memory))
     }
 }
 

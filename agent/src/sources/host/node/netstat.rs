@@ -17,11 +17,11 @@ impl Reader {
     pub(super) fn read(&mut self, paths: &Paths, counts: &mut Named) -> Result<(), HostError> {
         counts.clear();
         for (file, name) in [(&mut self.netstat, "net/netstat"), (&mut self.snmp, "net/snmp")] {
-            file.parse(&paths.procfs, name, |text| {
+            file.parse_whole(&paths.procfs, name, |text| {
                 pairs_of_lines(text, |(protocol, name), value| keep(counts, protocol, name, value))
             })?;
         }
-        let outcome = self.snmp6.parse(&paths.procfs, "net/snmp6", |text| {
+        let outcome = self.snmp6.parse_whole(&paths.procfs, "net/snmp6", |text| {
             lines(text, |name, value| {
                 // `Ip6InReceives`: the protocol ends with the 6.
                 if let Some(at) = name.find('6') {

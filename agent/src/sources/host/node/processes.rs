@@ -24,8 +24,8 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn read(&mut self, paths: &Paths, found: &mut Processes) -> Result<(), HostError> {
         let kernel = paths.procfs.join("sys/kernel");
-        found.max_threads = self.threads_max.parse(&kernel, "threads-max", proc_file::count)?;
-        found.max_processes = self.pid_max.parse(&kernel, "pid_max", proc_file::count)?;
+        found.max_threads = self.threads_max.parse_whole(&kernel, "threads-max", proc_file::count)?;
+        found.max_processes = self.pid_max.parse_whole(&kernel, "pid_max", proc_file::count)?;
         (found.processes, found.threads) = (0, 0);
         found.states.clear();
         found.thread_states.clear();

@@ -16,7 +16,7 @@ impl Reader {
         counts.clear();
         let page_bytes = rustix::param::page_size() as u64;
         for (file, name) in [(&mut self.ipv4, "net/sockstat"), (&mut self.ipv6, "net/sockstat6")] {
-            match file.parse(&paths.procfs, name, |text| parse(text, page_bytes, counts)) {
+            match file.parse_whole(&paths.procfs, name, |text| parse(text, page_bytes, counts)) {
                 // A kernel that runs without this IP version.
                 Ok(()) | Err(HostError::Unavailable { .. }) => {}
                 Err(error) => return Err(error),

@@ -7,23 +7,34 @@ mod threads;
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use super::proc_file::{number, read_of_process};
+use super::proc_file::{ProcFile, number, unless_gone};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Tailscaled};
 
 pub(in crate::sources) use process::{Finder, Process, Stat};
 pub(in crate::sources) use threads::Threads;
 
-/// Scrapes closer together than this share a list of threads.
-const THREADS_INTERVAL: Duration = Duration::from_millis(500);
-
 /// Remembers which process it was.
 #[derive(Default)]
 pub(super) struct TailscaledCollector {
     finder: Finder,
-    threads: Option<(Process, Threads)>,
+    known: Option<Known>,
+}
+
+/// A process with what is kept open of it.
+struct Known {
+    process: Process,
+    threads: Threads,
+    status: ProcFile,
+    limits: ProcFile,
+}
+
+impl Known {
+    fn new(process: Process) -> Self {
+        let (status, limits) = (ProcFile::default(), ProcFile::default());
+        Self { process, threads: Threads::default(), status, limits }
+    }
 }
 
 impl Collector for TailscaledCollector {
@@ -38,18 +49,17 @@ impl Collector for TailscaledCollector {
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Tailscaled>, HostError> {
         let Some((process, stat)) = self.finder.find(paths)? else {
-            self.threads = None;
+            self.known = None;
             return Ok(None);
         };
-        if self.threads.as_ref().is_none_or(|(known, _)| *known != process) {
-            self.threads = Some((process, Threads::default()));
-        }
+        let known = self.known.take().filter(|known| known.process == process);
+        let Known { threads, status, limits, .. } =
+            self.known.insert(known.unwrap_or_else(|| Known::new(process)));
         let directory = paths.procfs.join(process.pid.to_string());
-        let sums = match &mut self.threads {
-            Some((_, threads)) => threads.update(&directory, THREADS_INTERVAL)?,
-            None => None,
-        };
-        let status = read_of_process(&directory.join("status"))?.unwrap_or_default();
+        let sums = threads.follow(&directory, stat.threads)?;
+        let max_fds = unless_gone(limits.parse_whole(&directory, "limits", |text| Ok(max_fds(text))))?;
+        let status = unless_gone(status.parse_whole(&directory, "status", |text| Ok(Status::parse(text))))?;
+        let Status { swapped_bytes, allowed_cpus } = status.unwrap_or_default();
         Ok(Some(Tailscaled {
             pid: process.pid,
             start_time: process.start_time,
@@ -61,19 +71,34 @@ impl Collector for TailscaledCollector {
             threads: stat.threads,
             resident_bytes: stat.resident_bytes,
             virtual_bytes: stat.virtual_bytes,
-            swapped_bytes: field(&status, "VmSwap:")
-                .and_then(|value| number::<u64>(value.strip_suffix(" kB")))
-                .map(|kibibytes| kibibytes.saturating_mul(1024)),
+            swapped_bytes,
             open_fds: open_fds(&directory.join("fd")),
-            max_fds: max_fds(&read_of_process(&directory.join("limits"))?.unwrap_or_default()),
-            allowed_cpus: field(&status, "Cpus_allowed_list:").and_then(count_cpus),
+            max_fds: max_fds.flatten(),
+            allowed_cpus,
         }))
     }
 }
 
-/// Value of a line of /proc/PID/status.
-fn field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
+/// What is used of /proc/PID/status.
+#[derive(Default)]
+struct Status {
+    swapped_bytes: Option<u64>,
+    allowed_cpus: Option<u32>,
+}
+
+impl Status {
+    fn parse(text: &str) -> Self {
+        let mut status = Self::default();
+        for line in text.lines() {
+            if let Some(value) = line.strip_prefix("VmSwap:") {
+                let kibibytes = number::<u64>(value.trim().strip_suffix(" kB"));
+                status.swapped_bytes = kibibytes.map(|kibibytes| kibibytes.saturating_mul(1024));
+            } else if let Some(list) = line.strip_prefix("Cpus_allowed_list:") {
+                status.allowed_cpus = count_cpus(list.trim());
+            }
+        }
+        status
+    }
 }
 
 /// How many CPUs a list such as `0-3,8` names.
@@ -102,6 +127,8 @@ fn open_fds(directory: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::process::parse_stat;
     use super::*;
     use crate::model::host::Host;
@@ -213,6 +240,8 @@ mod tests {
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max open files            20000                524288               files     \n";
         assert_eq!((max_fds(limits), max_fds("Max open files unlimited")), (Some(20_000), None));
+        let status = Status::parse("VmSwap:\t      12 kB\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1\n");
+        assert_eq!((status.swapped_bytes, status.allowed_cpus), (Some(12 << 10), Some(2)));
     }
 
     #[test]

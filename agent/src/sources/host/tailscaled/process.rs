@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use crate::sources::host::proc_file::{Bad, ProcFile, number, read_of_process, read_once};
-use crate::sources::host::{HostError, Paths, malformed};
+use crate::sources::host::proc_file::{Bad, ProcFile, number, read_once, unless_gone};
+use crate::sources::host::{HostError, Paths};
 
 /// Content of /proc/PID/comm.
 const NAME: &str = "tailscaled";
@@ -28,7 +28,8 @@ pub(in crate::sources) struct Process {
 /// Remembers which process it was.
 #[derive(Debug, Default)]
 pub(in crate::sources) struct Finder {
-    known: Option<Process>,
+    /// With its open /proc/PID/stat, which stays that of this process when another one gets its id.
+    known: Option<(Process, ProcFile)>,
     boot_time: ProcFile,
     /// When it was looked for in vain.
     pub(super) missed: Option<Instant>,
@@ -37,22 +38,22 @@ pub(in crate::sources) struct Finder {
 impl Finder {
     /// tailscaled and its /proc/PID/stat, if it runs.
     pub(in crate::sources) fn find(&mut self, paths: &Paths) -> Result<Option<(Process, Stat)>, HostError> {
-        if let Some(known) = self.known.take()
-            && let Some(stat) = read_stat(&paths.procfs, known.pid)?
+        if let Some((known, mut file)) = self.known.take()
+            && let Some(stat) = read_stat(&mut file, &paths.procfs, known.pid)?
             && stat.started_ticks == known.started_ticks
         {
-            self.known = Some(known);
+            self.known = Some((known, file));
             return Ok(Some((known, stat)));
         }
         if self.missed.is_some_and(|missed| missed.elapsed() < SEARCH_INTERVAL) {
             return Ok(None);
         }
         self.missed = None;
-        let Some((pid, stat)) = search(paths)? else {
+        let Some((pid, stat, file)) = search(paths)? else {
             self.missed = Some(Instant::now());
             return Ok(None);
         };
-        let boot = self.boot_time.parse(&paths.procfs, "stat", |text| {
+        let boot = self.boot_time.parse_whole(&paths.procfs, "stat", |text| {
             let line = text.lines().find_map(|line| line.strip_prefix("btime "));
             number(line).ok_or(Bad::Missing("btime"))
         })?;
@@ -60,16 +61,17 @@ impl Finder {
         let start_time = Duration::from_secs(boot)
             .saturating_add(Duration::try_from_secs_f64(since_boot).unwrap_or_default());
         let process = Process { pid, started_ticks: stat.started_ticks, start_time };
-        self.known = Some(process);
+        self.known = Some((process, file));
         Ok(Some((process, stat)))
     }
 }
 
-fn search(paths: &Paths) -> Result<Option<(i32, Stat)>, HostError> {
+fn search(paths: &Paths) -> Result<Option<(i32, Stat, ProcFile)>, HostError> {
+    let mut file = ProcFile::default();
     if let Some(pid) = listener(&paths.localapi).filter(|_| shows_own_processes(&paths.procfs))
-        && let Some(stat) = read_stat(&paths.procfs, pid)?
+        && let Some(stat) = read_stat(&mut file, &paths.procfs, pid)?
     {
-        return Ok(Some((pid, stat)));
+        return Ok(Some((pid, stat, file)));
     }
     by_name(&paths.procfs)
 }
@@ -114,10 +116,10 @@ fn shows_own_processes(procfs: &Path) -> bool {
 }
 
 /// The oldest process named tailscaled: its children (SSH sessions) carry the name, too.
-fn by_name(procfs: &Path) -> Result<Option<(i32, Stat)>, HostError> {
+fn by_name(procfs: &Path) -> Result<Option<(i32, Stat, ProcFile)>, HostError> {
     let entries =
         fs::read_dir(procfs).map_err(|source| HostError::Read { path: procfs.to_owned(), source })?;
-    let mut oldest: Option<(i32, Stat)> = None;
+    let mut oldest: Option<(i32, Stat, ProcFile)> = None;
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| number::<i32>(Some(name))) else {
             continue;
@@ -127,10 +129,11 @@ fn by_name(procfs: &Path) -> Result<Option<(i32, Stat)>, HostError> {
         if !is_it {
             continue;
         }
-        if let Some(stat) = read_stat(procfs, pid)?
-            && oldest.as_ref().is_none_or(|(_, other)| stat.started_ticks < other.started_ticks)
+        let mut file = ProcFile::default();
+        if let Some(stat) = read_stat(&mut file, procfs, pid)?
+            && oldest.as_ref().is_none_or(|(_, other, _)| stat.started_ticks < other.started_ticks)
         {
-            oldest = Some((pid, stat));
+            oldest = Some((pid, stat, file));
         }
     }
     Ok(oldest)
@@ -147,23 +150,22 @@ pub(in crate::sources) struct Stat {
     pub(in crate::sources) resident_bytes: u64,
 }
 
-pub(super) fn read_stat(procfs: &Path, pid: i32) -> Result<Option<Stat>, HostError> {
-    let path = procfs.join(pid.to_string()).join("stat");
-    let Some(text) = read_of_process(&path)? else { return Ok(None) };
+/// `None` when the process is gone.
+fn read_stat(file: &mut ProcFile, procfs: &Path, pid: i32) -> Result<Option<Stat>, HostError> {
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let page = rustix::param::page_size() as u64;
-    match parse_stat(&text, ticks, page) {
-        Some(stat) => Ok(Some(stat)),
-        None => Err(malformed(path, "at least 24 columns of proc_pid_stat(5)", &text)),
-    }
+    unless_gone(file.parse_whole(&procfs.join(pid.to_string()), "stat", |text| {
+        parse_stat(text, ticks, page).ok_or(Bad::Line(1, "at least 24 columns of proc_pid_stat(5)"))
+    }))
 }
 
 /// Columns are counted after the name, which may hold blanks and parentheses.
 pub(super) fn parse_stat(text: &str, ticks_per_second: f64, page_bytes: u64) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     // Column 3 (state) is the first here.
-    let columns: Vec<&str> = rest.split_ascii_whitespace().take(22).collect();
-    let column = |number_in_manual: usize| number::<u64>(columns.get(number_in_manual - 3).copied());
+    let mut columns = (3..).zip(rest.split_ascii_whitespace());
+    let mut column =
+        |wanted: u8| number::<u64>(columns.find(|(column, _)| *column == wanted).map(|(_, word)| word));
     Some(Stat {
         user_seconds: column(14)? as f64 / ticks_per_second,
         system_seconds: column(15)? as f64 / ticks_per_second,

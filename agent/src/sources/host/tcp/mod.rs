@@ -97,7 +97,7 @@ impl TcpCollector {
             None => Netlink::open(NETLINK_SOCK_DIAG).map_err(failed)?,
         };
         let mut states = count(&mut netlink).map_err(failed)?;
-        let open = self.snmp.parse(&paths.procfs, "net/snmp", open_connections)?;
+        let open = self.snmp.parse_whole(&paths.procfs, "net/snmp", open_connections)?;
         states.established = open.map(|open| open.saturating_sub(states.close_wait));
         let outcome = match self.connections(&mut netlink) {
             Err(error) if !self.blind && error.raw_os_error() == Some(libc::EPERM) => {

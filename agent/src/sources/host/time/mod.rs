@@ -49,7 +49,7 @@ impl Collector for TimeCollector {
 
 /// Words of a file (kernel/time/clocksource.c); none where the kernel does not offer it.
 fn names(file: &mut ProcFile, directory: &Path, name: &str) -> Result<Vec<String>, HostError> {
-    Ok(present(file.parse(directory, name, words))?.unwrap_or_default())
+    Ok(present(file.parse_whole(directory, name, words))?.unwrap_or_default())
 }
 
 fn words(text: &str) -> Result<Vec<String>, Bad> {
