@@ -78,7 +78,7 @@ impl ListenPorts {
     pub(super) fn refresh(&mut self) {
         if self.sockets.iter().next().is_none() {
             // Looked for anew each time until there are some.
-            self.sockets = UdpSockets::default();
+            self.sockets.forget_list();
         }
         if let Err(error) = self.sockets.read() {
             tracing::debug!(%error, "cannot ask for the ports of tailscaled");

@@ -1,8 +1,8 @@
 //! The few signals that make or break an exit node, ten times a second. A scrape every 15 s would see a stall of
 //! 200 ms as a percent of its mean; here it is one sample of a histogram, and a peak.
 //!
-//! The kernel takes the samples itself where it can ([`kernel`]): some microseconds each. Where it cannot, a thread
-//! reads files and sockets ([`files`]), which costs fifty times as much, so it keeps to a budget.
+//! The kernel takes the samples itself where it can (`kernel`): some microseconds each. Where it cannot, a thread
+//! reads files and sockets (`files`), which costs fifty times as much, so it keeps to a budget.
 
 mod agreement;
 mod devices;

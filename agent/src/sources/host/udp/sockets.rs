@@ -64,6 +64,11 @@ impl Sockets {
         Ok(())
     }
 
+    /// They are listed anew with the next reading.
+    pub(in crate::sources) const fn forget_list(&mut self) {
+        self.listed = None;
+    }
+
     /// What was read last.
     pub(in crate::sources) fn iter(&self) -> impl Iterator<Item = &Known> {
         self.known.iter()
