@@ -92,9 +92,11 @@ pub enum KernelError {
         source: io::Error,
     },
 
-    /// A program could not be loaded for another reason.
-    #[error("cannot load program {program}")]
+    /// A program could not be loaded for another reason, or not attached or run.
+    #[error("cannot {operation} program {program}")]
     Program {
+        /// What was attempted.
+        operation: &'static str,
         /// Name in the object.
         program: &'static str,
         /// The cause.

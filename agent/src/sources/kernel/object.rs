@@ -225,7 +225,7 @@ fn explain_program(program: &'static str, error: ProgramError) -> KernelError {
             }
             KernelError::Verifier { program, log: tail(&log, LOG_LINES), source: io_error }
         }
-        error => KernelError::Program { program, source: Box::new(error) },
+        error => KernelError::Program { operation: "load", program, source: Box::new(error) },
     }
 }
 

@@ -116,7 +116,11 @@ impl Sampling {
         // The one before goes first: samples have one writer.
         self.state = State::Ready;
         let program = object.sampling_program()?;
-        let failed = |source| KernelError::Program { program: programs::SAMPLING, source: Box::new(source) };
+        let failed = |source| KernelError::Program {
+            operation: "attach",
+            program: programs::SAMPLING,
+            source: Box::new(source),
+        };
         let link = program
             .attach(
                 PerfEventConfig::Software(SoftwareEvent::CpuClock),
@@ -157,8 +161,11 @@ impl Sampling {
 
     fn find(&self, object: &mut Object) -> Result<Found, KernelError> {
         self.watched.store(0, &self.now);
-        let failed =
-            |source| KernelError::Program { program: programs::SAMPLING_FIND, source: Box::new(source) };
+        let failed = |source| KernelError::Program {
+            operation: "run",
+            program: programs::SAMPLING_FIND,
+            source: Box::new(source),
+        };
         let program = object.classifier(programs::SAMPLING_FIND)?;
         let options = TestRunOptions { data_in: Some(&PACKET), ..TestRunOptions::default() };
         program.test_run(options).map_err(failed)?;
