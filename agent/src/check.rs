@@ -246,26 +246,34 @@ fn loss(reads_super_packets: bool) -> Finding {
 }
 
 fn drops() -> Finding {
-    match probe::drops() {
-        Ok(None) => Finding::ok("drops", "raw tracepoint kfree_skb"),
-        Ok(Some(reason)) => Finding::warn(
-            "drops",
-            reason,
-            "everything else works; --no-collector.drops silences this (lockdown=confidentiality forbids it)",
-        ),
-        Err(error) => Finding::fail("drops", causes(&error), "see the reason"),
-    }
+    optional(
+        "drops",
+        probe::drops(),
+        "raw tracepoint kfree_skb",
+        "everything else works; --no-collector.drops silences this (lockdown=confidentiality forbids it)",
+    )
 }
 
 fn sampling() -> Finding {
-    match probe::sampling() {
-        Ok(None) => Finding::ok("sampling", "by the kernel itself"),
-        Ok(Some(reason)) => Finding::warn(
-            "sampling",
-            reason,
-            "samples are read from files: at a hundred times the cost, so half as often where that is too much",
-        ),
-        Err(error) => Finding::fail("sampling", causes(&error), "see the reason"),
+    optional(
+        "sampling",
+        probe::sampling(),
+        "by the kernel itself",
+        "samples are read from files, at ten times the cost, so half as often where that is too much",
+    )
+}
+
+/// What the agent can do without: `outcome` has the reason why it must.
+fn optional(
+    name: &'static str,
+    outcome: Result<Option<String>, KernelError>,
+    works: &str,
+    without: &'static str,
+) -> Finding {
+    match outcome {
+        Ok(None) => Finding::ok(name, works),
+        Ok(Some(reason)) => Finding::warn(name, reason, without),
+        Err(error) => Finding::fail(name, causes(&error), "see the reason"),
     }
 }
 

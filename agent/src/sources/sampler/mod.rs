@@ -2,7 +2,7 @@
 //! 200 ms as a percent of its mean; here it is one sample of a histogram, and a peak.
 //!
 //! The kernel takes the samples itself where it can (`kernel`): some microseconds each. Where it cannot, a thread
-//! reads files and sockets (`files`), which costs fifty times as much, so it keeps to a budget.
+//! reads files and sockets (`files`), which costs ten times as much, so it keeps to a budget.
 
 mod agreement;
 mod devices;
