@@ -71,7 +71,7 @@ pub struct Fields {
     pub device_ifindex: u32,
     pub device_qdisc: u32,
     pub device_tx: u32,
-    pub device_num_tx_queues: u32,
+    pub device_real_num_tx_queues: u32,
     pub netdev_queue_qdisc: u32,
     /// `sizeof(struct netdev_queue)`.
     pub netdev_queue_bytes: u32,

@@ -61,7 +61,7 @@ members! {
     "net_device" "ifindex" => device_ifindex,
     "net_device" "qdisc" => device_qdisc,
     "net_device" "_tx" => device_tx,
-    "net_device" "num_tx_queues" => device_num_tx_queues,
+    "net_device" "real_num_tx_queues" => device_real_num_tx_queues,
     "netdev_queue" "qdisc_sleeping" => netdev_queue_qdisc,
     "Qdisc" "flags" => qdisc_flags,
     "Qdisc" "enqueue" => qdisc_enqueue,

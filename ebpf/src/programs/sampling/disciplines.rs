@@ -2,7 +2,11 @@
 
 use tailgauge_ebpf::layout::{Found, Sample, UNKNOWN, WATCHED_DEVICES, Watched};
 
-use super::{Offsets, repeat};
+use super::{
+    Offsets,
+    list::{self, List},
+    repeat,
+};
 use crate::programs::{
     forget::forgotten,
     maps::CPU_OFFSETS,
@@ -13,7 +17,7 @@ use crate::programs::{
 const BUCKETS: u32 = 256;
 /// Devices in a bucket that are looked at.
 const MOST_IN_BUCKET: u32 = 64;
-/// Transmit queues of a device that are looked at.
+/// Transmit queues of a device that are added up; of one that has more in use, nothing is said.
 const MOST_QUEUES: u32 = 256;
 
 /// Flags of a discipline (include/net/sch_generic.h): it belongs to the kernel, and holds nothing.
@@ -22,13 +26,6 @@ const BUILTIN: u32 = 0x1;
 const MULTIQUEUE: u32 = 0x8;
 /// It counts for each CPU.
 const COUNTS_BY_CPU: u32 = 0x20;
-
-struct Bucket {
-    fields: Offsets,
-    node: u64,
-    ifindex: u32,
-    device: u64,
-}
 
 struct Sum {
     fields: Offsets,
@@ -59,9 +56,14 @@ fn of_device(watched: &Watched, namespace: u64, ifindex: u32) -> u64 {
     let fields = &watched.fields;
     let buckets = follow(namespace, fields.net_dev_index_head);
     let node = follow(buckets, (ifindex & (BUCKETS - 1)) * 8);
-    let mut bucket = Bucket { fields, node, ifindex, device: forgotten(0) };
-    repeat(MOST_IN_BUCKET, device, &mut bucket);
-    let device = bucket.device;
+    let bucket = List {
+        node,
+        end: 0,
+        node_at: fields.device_index_hlist,
+        number_at: fields.device_ifindex,
+        number: ifindex,
+    };
+    let device = list::search(bucket, MOST_IN_BUCKET);
     if device == 0 {
         return UNKNOWN;
     }
@@ -75,27 +77,15 @@ fn of_device(watched: &Watched, namespace: u64, ifindex: u32) -> u64 {
     let queues = follow(device, fields.device_tx);
     let mut sum = Sum { fields, cpus: watched.cpus, queues, bytes: forgotten(0) };
     if is_multiqueue {
-        let count = peek::<u32>(device, fields.device_num_tx_queues).unwrap_or(0);
-        repeat(count.min(MOST_QUEUES), queue, &mut sum);
+        let count = peek::<u32>(device, fields.device_real_num_tx_queues).unwrap_or(u32::MAX);
+        if count > MOST_QUEUES {
+            return UNKNOWN;
+        }
+        repeat(count, queue, &mut sum);
     } else {
         add(root, &mut sum);
     }
     sum.bytes
-}
-
-unsafe extern "C" fn device(_: u32, bucket: *mut Bucket) -> i64 {
-    // SAFETY: what `of_device` passed.
-    let (fields, bucket) = unsafe { (&*(*bucket).fields, &mut *bucket) };
-    if bucket.node == 0 {
-        return 1;
-    }
-    let device = bucket.node - u64::from(fields.device_index_hlist);
-    if peek(device, fields.device_ifindex) == Some(bucket.ifindex) {
-        bucket.device = device;
-        return 1;
-    }
-    bucket.node = follow(bucket.node, 0);
-    0
 }
 
 unsafe extern "C" fn queue(number: u32, sum: *mut Sum) -> i64 {

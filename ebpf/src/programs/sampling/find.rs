@@ -11,7 +11,10 @@ use aya_ebpf::{
 };
 use tailgauge_ebpf::layout::{Fields, Found, WATCHED_SOCKETS, Watched, WatchedSocket};
 
-use super::{Offsets, repeat};
+use super::{
+    list::{self, List},
+    repeat,
+};
 use crate::programs::{
     maps::{CPU_OFFSETS, FOUND, OF_EACH_CPU, WATCHED},
     peek::{follow, peek},
@@ -161,15 +164,6 @@ fn run_queues(fields: &Fields, current: u64) -> u64 {
     offset.map_or(0, |offset| queue.wrapping_sub(*offset))
 }
 
-struct Search {
-    fields: Offsets,
-    process: u32,
-    /// Node in the list of all processes, and that of the first one.
-    node: u64,
-    head: u64,
-    found: u64,
-}
-
 /// tailscaled's first thread. All processes are in a list that begins at the ancestor of all.
 #[inline(always)]
 fn process(watched: &Watched, current: u64) -> u64 {
@@ -180,24 +174,14 @@ fn process(watched: &Watched, current: u64) -> u64 {
     let mut climb = Climb { parent: fields.task_real_parent, at: current };
     repeat(MOST_ANCESTORS, up, &mut climb);
     let head = climb.at + u64::from(fields.task_tasks);
-    let mut search = Search { fields, process: watched.process, node: follow(head, 0), head, found: head };
-    repeat(MOST_PROCESSES, task, &mut search);
-    if search.found == head { 0 } else { search.found }
-}
-
-unsafe extern "C" fn task(_: u32, search: *mut Search) -> i64 {
-    // SAFETY: what `process` passed.
-    let (fields, search) = unsafe { (&*(*search).fields, &mut *search) };
-    if search.node == search.head || search.node == 0 {
-        return 1;
-    }
-    let task = search.node - u64::from(fields.task_tasks);
-    if peek(task, fields.task_tgid) == Some(search.process) {
-        search.found = task;
-        return 1;
-    }
-    search.node = follow(search.node, 0);
-    0
+    let list = List {
+        node: follow(head, 0),
+        end: head,
+        node_at: fields.task_tasks,
+        number_at: fields.task_tgid,
+        number: watched.process,
+    };
+    list::search(list, MOST_PROCESSES)
 }
 
 /// Looks a socket up as the kernel does for a datagram that arrives, and gives it back at once: it is watched, not

@@ -8,6 +8,7 @@
 mod cpus;
 mod disciplines;
 mod find;
+mod list;
 mod process;
 mod sockets;
 
