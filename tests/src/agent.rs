@@ -175,6 +175,12 @@ impl<'a> Agent<'a> {
         Ok(Exposition::parse(&self.get("/metrics")?.text())?)
     }
 
+    /// Where it runs.
+    #[must_use]
+    pub fn namespace(&self) -> &'a Namespace {
+        self.namespace
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {

@@ -1,6 +1,7 @@
 //! The testbed: namespaces, adjustable links and a miniature tailnet of real TUN devices.
 
 pub mod agent;
+pub mod capture;
 pub mod cgroup;
 pub mod client;
 pub mod compat;

@@ -115,6 +115,39 @@ impl Drop for Threads {
     }
 }
 
+/// Keeps every processor busy with work that gives way to anything else, until dropped.
+///
+/// A virtual machine's idle processor is halted, and woken 0.1 ms late: with some links in a row, that is more than the
+/// delays that a test wants to tell apart.
+#[derive(Debug)]
+pub struct Awake {
+    _threads: Threads,
+}
+
+impl Awake {
+    /// From now on.
+    ///
+    /// # Errors
+    /// There are no threads to be had.
+    pub fn keep() -> io::Result<Self> {
+        /// Rounds between two looks whether to stop: some microseconds.
+        const ROUNDS: u32 = 10_000;
+        let mut threads = Threads::new()?;
+        for _ in 0..thread::available_parallelism()?.get() {
+            threads.spawn("awake", |stop| {
+                give_way();
+                while !stop.is_stopped() {
+                    // No pause instruction: hypervisors take it for waiting.
+                    (0..ROUNDS).for_each(|round| {
+                        std::hint::black_box(round);
+                    });
+                }
+            })?;
+        }
+        Ok(Self { _threads: threads })
+    }
+}
+
 /// Asks the kernel for timers exact to the microsecond and for the processor before ordinary threads, for this thread.
 ///
 /// A link that is late because a compiler runs beside it would measure the compiler. Without permission nothing
@@ -134,5 +167,14 @@ pub fn be_prompt() {
     // SAFETY: takes plain integers; 0 is the calling thread on Linux.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, -10);
+    }
+}
+
+/// Takes the processor only when nothing else wants it, in this thread.
+fn give_way() {
+    // SAFETY: concerns the calling thread only and takes plain integers and one local structure.
+    unsafe {
+        let priority = libc::sched_param { sched_priority: 0 };
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority);
     }
 }

@@ -11,16 +11,17 @@ use tailgauge_testbed::proof::Outcome;
 use tailgauge_testbed::proof::legs::{self, Case, Opener, Server};
 use tailgauge_testbed::tailnet::Tailnet;
 use tailgauge_testbed::traffic::{Ping, ping};
-use tailgauge_testbed::wake::be_precise;
+use tailgauge_testbed::wake::{Awake, be_precise};
 
 /// A port of the server that swallows SYNs.
 const BLACKHOLE: u16 = 7012;
 
 /// A tailnet, an agent, servers at both ends, and what the tailnet calls the client.
 fn with_agent(test: &str, prove: impl FnOnce(&MiniatureTailnet, &mut Agent<'_>, &str) -> Outcome) -> Outcome {
-    let Ok(()) = needs::root_and(test, &["ip", "nft"]) else { return Ok(()) };
+    let Ok(()) = needs::root_and(test, &["ip", "nft", "tcpdump"]) else { return Ok(()) };
     // Inherited by every thread and program from here on: else the legs would hold what else the machine does.
     be_precise();
+    let _awake = Awake::keep()?;
     let tailnet = MiniatureTailnet::up(Options { seed: 11 })?;
     let exit = tailnet.exit();
     let mut agent = Agent::start(exit.namespace(), exit.socket(), &["--tcp.handshake-timeout", "1s"])?;

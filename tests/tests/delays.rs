@@ -9,6 +9,7 @@ use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4, WEB_V6};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::netns::Namespace;
 use tailgauge_testbed::traffic::{self, Ping, tcp_requests};
+use tailgauge_testbed::wake::Awake;
 
 /// A busy machine adds to some measurements, a link that is too long to all of them: measure until one is right.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ fn set(link: &Link, there: u64, back: u64) {
 #[test]
 fn round_trips_take_what_the_links_say() {
     let Ok(()) = needs::root_and("round_trips_take_what_the_links_say", &["ip", "nft"]) else { return };
+    let _awake = Awake::keep().unwrap();
     let tailnet = MiniatureTailnet::up(Options::default()).unwrap();
     let _server = tailnet.serve_web().unwrap();
     let c1 = tailnet.c1().namespace();

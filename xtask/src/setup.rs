@@ -22,6 +22,7 @@ pub const REFERENCES: &[Need] = &[
     Need { present: "iperf3", package: "iperf3" },
     Need { present: "ping", package: "iputils-ping" },
     Need { present: "ethtool", package: "ethtool" },
+    Need { present: "tcpdump", package: "tcpdump" },
     Need { present: "prometheus", package: "prometheus" },
     Need { present: "promtool", package: "prometheus" },
     Need { present: "prometheus-node-exporter", package: "prometheus-node-exporter" },

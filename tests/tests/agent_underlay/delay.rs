@@ -7,6 +7,7 @@ use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::link::Conditions;
 use tailgauge_testbed::node::Node;
 use tailgauge_testbed::process::wait_every;
+use tailgauge_testbed::wake::Awake;
 use tailgauge_testbed::wireguard::DiscoTruth;
 
 use crate::lab::{Lab, PAUSE};
@@ -65,6 +66,7 @@ const RESPONSE: &str = "tailgauge_tailscaled_disco_response_seconds";
 #[test]
 fn handshakes_and_disco_take_what_the_nodes_measured() {
     let Some(lab) = Lab::up("handshakes_and_disco_take_what_the_nodes_measured") else { return };
+    let _awake = Awake::keep().unwrap();
     lab.link().set_both(Conditions::delayed(DELAY));
     let agents = lab.agents();
     let ends = [(&agents.c1, lab.c1(), lab.exit()), (&agents.exit, lab.exit(), lab.c1())];
