@@ -3,6 +3,7 @@
 
 mod counting;
 mod devices;
+mod hotplug;
 mod modes;
 
 use std::net::{IpAddr, Ipv4Addr};
