@@ -1,7 +1,7 @@
 //! iperf3, the reference for how much a test sent.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::netns::Namespace;
@@ -48,6 +48,21 @@ impl Server {
             process.log().contains("Server listening")
         })?;
         Ok(Self { address, _process: process })
+    }
+
+    /// Starts a client on `node` that goes on until it is dropped, with further `flags` as for [`Self::run`].
+    ///
+    /// # Errors
+    /// iperf3 cannot be started.
+    pub fn stream(
+        &self,
+        node: &Node<'_>,
+        flags: &[&str],
+        log: PathBuf,
+    ) -> Result<Process, process::CommandError> {
+        let mut command = node.command("iperf3");
+        command.args(["--time", "0", "--client", &self.address.to_string()]).args(flags);
+        Process::spawn(&mut command, log)
     }
 
     /// Runs a client on `node` with further `flags` such as `--reverse` or `--udp`.

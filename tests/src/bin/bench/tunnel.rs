@@ -2,13 +2,14 @@
 //! use meanwhile.
 
 use std::error::Error;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tailgauge_testbed::agent::{Agent, AgentError};
 use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::miniature::{MiniatureTailnet, Options};
+use tailgauge_testbed::node::{DeviceCounters, TUNNEL};
+use tailgauge_testbed::process::{Process, wait_until};
 use tailgauge_testbed::proof::iperf::Server;
 use tailgauge_testbed::proof::totals::Counted;
 use tailgauge_testbed::tailnet::{Node, Tailnet};
@@ -20,9 +21,14 @@ use crate::{Outcome, Plan};
 /// With ÷ without.
 const TARGET: f64 = 0.99;
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes after which a stream runs as fast as it can, and how long that may take.
+const RUNNING: u64 = 100_000_000;
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For the stream to forget that an agent was started or stopped beside it.
+const SETTLE: Duration = Duration::from_millis(400);
 const DIRECTIONS: [Direction; 2] = [
-    Direction { name: "from the peer", flags: &[] },
-    Direction { name: "to the peer", flags: &["--reverse"] },
+    Direction { name: "from the peer", flags: &[], received: |exit, _| exit },
+    Direction { name: "to the peer", flags: &["--reverse"], received: |_, client| client },
 ];
 
 #[derive(Clone, Copy)]
@@ -30,6 +36,8 @@ struct Direction {
     name: &'static str,
     /// Of the iperf3 client on the peer.
     flags: &'static [&'static str],
+    /// Where it arrives, of exit node and client.
+    received: for<'a> fn(&'a Node<'a>, &'a Node<'a>) -> &'a Node<'a>,
 }
 
 pub fn measure(plan: &Plan) -> Outcome {
@@ -37,32 +45,31 @@ pub fn measure(plan: &Plan) -> Outcome {
     let exit = tailnet.exit_node();
     let clients = tailnet.clients();
     let client = clients.first().ok_or("the tailnet has no client")?;
-    let bed = Bed {
-        server: Server::start(tailnet.server(), tailnet.server_addresses().internet_v4, tailnet.folder())?,
-        client,
-        exit: &exit,
-        plan,
-        seconds: plan.rounds(2, 1).to_string(),
-    };
-    // Sessions and caches.
-    bed.traffic(DIRECTIONS[0])?;
+    let server = Server::start(tailnet.server(), tailnet.server_addresses().internet_v4, tailnet.folder())?;
     let mut rows = Vec::new();
     let mut use_of_agent = Usage::default();
-    let mut rates = DIRECTIONS.map(|_| Rates::default());
-    for pair in 0..plan.rounds(13, 3) {
-        // ABBA: a machine that slows down slowly does neither good.
-        let with_agent_first = pair % 2 == 1;
-        for with_agent in [with_agent_first, !with_agent_first] {
-            let agent = with_agent.then(|| bed.agent()).transpose()?;
-            for (direction, rates) in DIRECTIONS.into_iter().zip(&mut rates) {
-                match &agent {
-                    Some(agent) => rates.with.push(bed.watched(agent, direction, &mut use_of_agent)?),
-                    None => rates.without.push(bed.traffic(direction)?),
+    for direction in DIRECTIONS {
+        let log = tailnet.folder().join(format!("iperf3 {}", direction.name));
+        let bed = Bed {
+            stream: server.stream(client, direction.flags, log)?,
+            receiver: (direction.received)(&exit, client),
+            exit: &exit,
+            plan,
+        };
+        bed.wait_running()?;
+        let mut rates = Rates::default();
+        for pair in 0..plan.rounds(25, 3) {
+            // ABBA: a machine that slows down slowly does neither good.
+            let with_agent_first = pair % 2 == 1;
+            for with_agent in [with_agent_first, !with_agent_first] {
+                if with_agent {
+                    let agent = bed.agent()?;
+                    rates.with.push(bed.watched(&agent, &mut use_of_agent)?);
+                } else {
+                    rates.without.push(bed.window(None)?);
                 }
             }
         }
-    }
-    for (direction, rates) in DIRECTIONS.into_iter().zip(&rates) {
         let (with, without, ratio) = rates.compare(|run| run.rate);
         rows.push(
             Row::new(
@@ -79,6 +86,7 @@ pub fn measure(plan: &Plan) -> Outcome {
                 .against(format!("without {}", without.show("s/GB")), ratio.median)
                 .give_or_take(ratio.error),
         );
+        rows.push(bed.program_times(direction)?);
     }
     let share = |seconds: f64| format!("{} %", digits(seconds / use_of_agent.wall * 100.0));
     rows.push(
@@ -87,16 +95,15 @@ pub fn measure(plan: &Plan) -> Outcome {
             use_of_agent.agent / use_of_agent.own,
         ),
     );
-    rows.extend(program_times(&bed)?);
     Ok(rows)
 }
 
-/// One run of iperf3.
+/// A while of a stream.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// Gbit/s at the receiver.
+    /// Gbit/s that arrived.
     rate: f64,
-    /// CPU seconds of this process for each GB that the receiver got. Packets are handed to the hooks in its context.
+    /// CPU seconds of this process for each GB that arrived. Packets are handed to the hooks in its context.
     cost: f64,
 }
 
@@ -126,16 +133,29 @@ struct Usage {
     wall: f64,
 }
 
+/// A stream of iperf3 that goes on while agents come and go: one that begins anew each time says more of TCP's start
+/// than of them.
 struct Bed<'a> {
-    server: Server,
-    client: &'a Node<'a>,
+    stream: Process,
+    receiver: &'a Node<'a>,
     exit: &'a Node<'a>,
     plan: &'a Plan,
-    /// Length of a run.
-    seconds: String,
 }
 
 impl<'a> Bed<'a> {
+    /// Bytes that have arrived.
+    fn arrived(&self) -> Result<u64, Box<dyn Error>> {
+        let counters = self.receiver.namespace.run(|| DeviceCounters::read(TUNNEL))?;
+        Ok(counters.ok_or("the receiver has no tunnel")?.rx_bytes)
+    }
+
+    fn wait_running(&self) -> Result<(), Box<dyn Error>> {
+        let before = self.arrived()?;
+        let is_running = || self.arrived().is_ok_and(|now| now > before + RUNNING);
+        wait_until("iperf3 to run", PATIENCE, is_running)
+            .map_err(|error| format!("{error}; it says: {}", self.stream.log()).into())
+    }
+
     fn agent(&self) -> Result<Agent<'a>, AgentError> {
         let Node { namespace, socket, .. } = self.exit;
         let mut agent = Agent::start_program(&self.plan.agent, namespace, socket, &[])?;
@@ -143,91 +163,62 @@ impl<'a> Bed<'a> {
         Ok(agent)
     }
 
-    /// One run; a second one where a crowded machine kept the first from moving anything.
-    fn traffic(&self, direction: Direction) -> Result<Run, Box<dyn Error>> {
-        self.once(direction).or_else(|error| {
-            eprintln!("repeated: {error}");
-            self.once(direction)
-        })
-    }
-
-    fn once(&self, direction: Direction) -> Result<Run, Box<dyn Error>> {
-        let flags = [&["--time", &self.seconds], direction.flags].concat();
-        let before = cpu_time(std::process::id())?;
-        let run = self.server.run(self.client, &flags)?;
-        if run.received_bytes == 0 {
-            return Err(format!("iperf3 moved nothing {}", direction.name).into());
+    /// Looks at the stream for a second, or several, at the end of each of which the agent is scraped.
+    fn window(&self, agent: Option<&Agent<'_>>) -> Result<Run, Box<dyn Error>> {
+        thread::sleep(SETTLE);
+        let (bytes, cpu, started) = (self.arrived()?, cpu_time(std::process::id())?, Instant::now());
+        for _ in 0..self.plan.rounds(2, 1) {
+            thread::sleep(SCRAPE_INTERVAL);
+            agent.map(Agent::scrape).transpose()?;
         }
-        let cpu = cpu_time(std::process::id())?.saturating_sub(before).as_secs_f64();
-        Ok(Run { rate: run.bits_per_second / 1e9, cost: cpu / run.received_bytes as f64 * 1e9 })
+        let bytes = (self.arrived()? - bytes) as f64;
+        if bytes == 0.0 {
+            return Err(format!("nothing arrives any more: {}", self.stream.log()).into());
+        }
+        let cpu = cpu_time(std::process::id())?.saturating_sub(cpu).as_secs_f64();
+        Ok(Run { rate: bytes * 8e-9 / started.elapsed().as_secs_f64(), cost: cpu / bytes * 1e9 })
     }
 
-    /// As [`Self::traffic`], while the agent is scraped once a second; adds what was used.
-    fn watched(
-        &self,
-        agent: &Agent<'_>,
-        direction: Direction,
-        usage: &mut Usage,
-    ) -> Result<Run, Box<dyn Error>> {
-        let (stop, stopped) = channel::<()>();
+    /// As [`Self::window`], with the agent; adds what was used.
+    fn watched(&self, agent: &Agent<'_>, usage: &mut Usage) -> Result<Run, Box<dyn Error>> {
         let (cpu, own, started) = (cpu_time(agent.id())?, cpu_time(std::process::id())?, Instant::now());
-        let run = thread::scope(|scope| {
-            let scraper = scope.spawn(move || {
-                while stopped.recv_timeout(SCRAPE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                    agent.scrape()?;
-                }
-                Ok::<(), AgentError>(())
-            });
-            let run = self.traffic(direction);
-            drop::<Sender<()>>(stop);
-            match scraper.join() {
-                Ok(outcome) => outcome?,
-                Err(_) => return Err("the thread that scrapes ended".into()),
-            }
-            run
-        })?;
+        let run = self.window(Some(agent))?;
         usage.wall += started.elapsed().as_secs_f64();
         usage.agent += cpu_time(agent.id())?.saturating_sub(cpu).as_secs_f64();
         usage.own += cpu_time(std::process::id())?.saturating_sub(own).as_secs_f64();
         Ok(run)
     }
-}
 
-/// What the kernel's own clock says about the programs on this traffic. The statistics cost more than what they
-/// measure, so that these runs are not among those above.
-fn program_times(bed: &Bed<'_>) -> Outcome {
-    let agent = bed.agent()?;
-    let look = || -> Result<_, Box<dyn Error>> {
-        let answer = agent.get("/metrics?program_stats=1")?;
-        Ok(Times::read(&Exposition::parse(&answer.text())?))
-    };
-    // The first look switches the statistics on.
-    look()?;
-    let mut rows = Vec::new();
-    for direction in DIRECTIONS {
+    /// What the kernel's own clock says about the programs on this traffic. The statistics cost more than what they
+    /// measure, so that this is none of the runs above.
+    fn program_times(&self, direction: Direction) -> Result<Row, Box<dyn Error>> {
+        let agent = self.agent()?;
+        let look = || -> Result<_, Box<dyn Error>> {
+            let answer = agent.get("/metrics?program_stats=1")?;
+            Ok(Times::read(&Exposition::parse(&answer.text())?))
+        };
+        // The first look switches the statistics on.
+        look()?;
         let (before, own) = (look()?, cpu_time(std::process::id())?);
-        bed.traffic(direction)?;
+        self.window(None)?;
         let own = cpu_time(std::process::id())?.saturating_sub(own).as_nanos() as f64;
         let Times { nanoseconds, runs, packets } = look()?.since(before);
         if runs == 0.0 || packets == 0.0 {
             return Err("the programs did not run, or their time is not taken".into());
         }
         let per_run = nanoseconds / runs;
-        rows.push(
-            Row::new(
-                format!("programs on iperf3 {}, both hooks", direction.name),
-                format!("{} ns a run, {} ns a wire packet", digits(per_run), digits(nanoseconds / packets)),
-            )
-            .against(
-                format!("WireGuard of both nodes {} ns a wire packet", digits(own / packets)),
-                nanoseconds / own,
-            ),
-        );
+        Ok(Row::new(
+            format!("programs on iperf3 {}, all hooks", direction.name),
+            format!("{} ns a run, {} ns a wire packet", digits(per_run), digits(nanoseconds / packets)),
+        )
+        .against(
+            format!("WireGuard of both nodes {} ns a wire packet", digits(own / packets)),
+            nanoseconds / own,
+        ))
     }
-    Ok(rows)
 }
 
-/// Of both programs.
+/// Of all programs.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     nanoseconds: f64,
