@@ -2,13 +2,13 @@
 
 use tailgauge_testbed::agent::Agent;
 use tailgauge_testbed::exposition::Exposition;
-use tailgauge_testbed::link::{Direction, Link, LinkStats};
+use tailgauge_testbed::link::{Direction, LinkStats};
 use tailgauge_testbed::miniature::{MiniatureTailnet, Via, WEB_V4, WEB_V6};
 use tailgauge_testbed::node::Node;
 use tailgauge_testbed::process::wait_every;
 use tailgauge_testbed::traffic::tcp_transfer;
 
-use crate::lab::{Lab, PAUSE, SETTLES};
+use crate::lab::{Agents, Lab, PAUSE, SETTLES};
 
 /// Packets, then bytes.
 type Totals = [u64; 2];
@@ -49,21 +49,40 @@ impl Carried {
     }
 }
 
-/// Both directions at one moment without traffic, receive first.
-fn at_rest(agent: &Agent<'_>, link: &Link) -> (Exposition, [Carried; 2]) {
-    let stats = || [Direction::RightToLeft, Direction::LeftToRight].map(|way| link.stats(way));
-    let mut last = None;
+/// What both agents and the exit node's link say of one moment.
+struct Rest {
+    exit: Exposition,
+    c1: Exposition,
+    /// At the exit node, receive first.
+    carried: [Carried; 2],
+}
+
+/// A moment without traffic on the link of either node. Disco comes every few seconds: one scrape must not have what the
+/// other has not.
+fn at_rest(lab: &Lab, agents: &Agents<'_>) -> Rest {
+    let exit = lab.tailnet.peer_link(lab.exit());
+    let stats = || {
+        [exit, lab.link()].map(|link| {
+            [Direction::RightToLeft, Direction::LeftToRight].map(|direction| link.stats(direction))
+        })
+    };
+    let (mut last, mut read) = (None, None);
     wait_every(PAUSE, "a moment without traffic", SETTLES, || {
         let before = stats();
-        let scrape = agent.scrape().ok()?;
-        // Written and read by tailscaled: still the same after a while.
-        if stats() != before || last.replace(before) != Some(before) {
+        // What was under way to or from tailscaled has had time to arrive, before the scrapes as well as after them.
+        if last.replace(before) != Some(before) {
+            read = None;
             return None;
         }
-        let [receive, transmit] = before;
-        let carried =
-            [Carried::read(&scrape, "receive", receive), Carried::read(&scrape, "transmit", transmit)];
-        Some((scrape, carried))
+        if read.is_none() {
+            let scrapes = [&agents.exit, &agents.c1].map(Agent::scrape);
+            read = Some(scrapes).filter(|_| stats() == before);
+            return None;
+        }
+        let [exit, c1] = read.take()?.map(Result::unwrap);
+        let [[receive, transmit], _] = before;
+        let carried = [Carried::read(&exit, "receive", receive), Carried::read(&exit, "transmit", transmit)];
+        Some(Rest { exit, c1, carried })
     })
     .unwrap()
 }
@@ -97,21 +116,19 @@ fn packets_of_peers_add_up_to_what_tailscaled_and_the_link_carried() {
     let Some(lab) = Lab::up(test) else { return };
     let tailnet: &MiniatureTailnet = &lab.tailnet;
     let agents = lab.agents();
-    let link = tailnet.peer_link(lab.exit());
-    let (start, before) = at_rest(&agents.exit, link);
+    let start = at_rest(&lab, &agents);
     tailnet.set_path(lab.exit(), "c2", Via::PeerRelayV4).unwrap();
     for node in [lab.c1(), tailnet.c2(), tailnet.six()] {
         carry(node);
     }
-    let (exit, after) = at_rest(&agents.exit, link);
-    for (now, before) in after.into_iter().zip(before) {
+    let Rest { exit, c1, carried } = at_rest(&lab, &agents);
+    for (now, before) in carried.into_iter().zip(start.carried) {
         let since = now.since(before);
         println!("{since:?}");
         assert_eq!(now.udp, now.all);
         assert_eq!(since.all, since.link);
         assert!(since.link[1] > 6_000_000, "{since:?}");
     }
-    let (c1, _) = at_rest(&agents.c1, lab.link());
     assert_both_ends_agree((&c1, lab.c1()), (&exit, lab.exit()), "direct_ipv4");
     for (node, path) in
         [(lab.c1(), "direct_ipv4"), (tailnet.c2(), "peer_relay_ipv4"), (tailnet.six(), "direct_ipv6")]
@@ -127,7 +144,7 @@ fn packets_of_peers_add_up_to_what_tailscaled_and_the_link_carried() {
         let of = |name: &str| {
             let name = format!("{name}_{direction}");
             let of = |scrape| sum(scrape, &name, &[("peer_id", &c1_id)]);
-            minus(of(&exit), of(&start))
+            minus(of(&exit), of(&start.exit))
         };
         let (under, inside) = (of("peer_underlay"), of("peer"));
         let overhead = under[1] as f64 / inside[1] as f64;
@@ -138,10 +155,10 @@ fn packets_of_peers_add_up_to_what_tailscaled_and_the_link_carried() {
 
     // DERP is none of the peers' packets, and all that is sent by it is tailscaled's.
     tailnet.set_path(lab.exit(), "c2", Via::Derp).unwrap();
-    let (_, before) = at_rest(&agents.exit, link);
+    let before = at_rest(&lab, &agents).carried;
     carry(tailnet.c2());
-    let (exit_after, after) = at_rest(&agents.exit, link);
-    let [receive, transmit] = [0, 1].map(|way| after[way].since(before[way]));
+    let after = at_rest(&lab, &agents);
+    let [receive, transmit] = [0, 1].map(|way| after.carried[way].since(before[way]));
     println!("{receive:?} {transmit:?}");
     assert_eq!(receive.udp, receive.all);
     assert!(receive.link[1] > 2_000_000 && receive.all[1] < 100_000, "{receive:?}");
@@ -149,5 +166,5 @@ fn packets_of_peers_add_up_to_what_tailscaled_and_the_link_carried() {
     assert!(transmit.all[1] - transmit.udp[1] > 2_000_000, "{transmit:?}");
     let peer = id(tailnet.c2());
     let relayed = |scrape: &Exposition| sum(scrape, "peer_underlay_receive", &[("peer_id", &peer)]);
-    assert_eq!(relayed(&exit_after), relayed(&exit), "not a packet more");
+    assert_eq!(relayed(&after.exit), relayed(&exit), "not a packet more");
 }
