@@ -13,7 +13,7 @@ use tailgauge_testbed::tailnet::Tailnet;
 use tailgauge_testbed::traffic::{self, Ping};
 
 /// Within this time the series follow a path, at one read of `/status` each 10 s.
-const FOLLOWS: Duration = Duration::from_secs(15);
+const FOLLOWS: Duration = Duration::from_secs(30);
 /// Samples are whole milliseconds, rounded down, one for each path that the peer had.
 const ROUNDING: f64 = 0.004;
 /// `peer_id` of c1.

@@ -12,7 +12,7 @@ use crate::lab::{Agents, Lab, PAUSE, count};
 
 /// Between pings of disco there are 3 s.
 const PINGED: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// From now on, `core` shows c1 to the exit node at these ports instead of its own; the first is the one in use.
 fn show_at(core: &Namespace, ports: &[u16]) {

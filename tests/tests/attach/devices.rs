@@ -110,8 +110,10 @@ fn devices_that_come_and_go_faster_than_they_can_be_followed_do_no_harm() {
             write(&new, &frame(PEER, Ipv4Addr::new(192, 0, 2, 1)), 10);
             drop(new);
         }
-        tun = Some(device(&namespace));
-        write(tun.as_ref().unwrap(), &frame(PEER, Ipv4Addr::new(192, 0, 2, 1)), 10);
+        let last = device(&namespace);
+        wait_until("the hooks on the last device", DEADLINE, || hooks_on(&namespace, DEVICE) == 2).unwrap();
+        write(&last, &frame(PEER, Ipv4Addr::new(192, 0, 2, 1)), 10);
+        tun = Some(last);
     });
     assert_eq!(modes(&kernel), [best_mode(); 2]);
     // A device may be gone before anything could be read from it; what passed before the hooks is then held against

@@ -1,7 +1,7 @@
 //! tailscaled's threads want more CPU than there is, and its memory grows.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tailgauge_testbed::agent::Agent;
 use tailgauge_testbed::exposition::Exposition;
@@ -59,15 +59,17 @@ fn more_threads_than_cpus_are_cpu_time_waiting_and_pressure() {
     .unwrap();
     let cpus = std::thread::available_parallelism().unwrap().get();
     let time = Duration::from_millis(600);
+    let began = Instant::now();
     tailscaled.burn(2 * cpus, time).unwrap();
+    let most = cpus as f64 * began.elapsed().as_secs_f64();
     let (busy, (kernel_cpu, _)) = scrape("a busy tailscaled", &tailscaled);
 
-    // Twice as many threads as CPUs: half of their time is waiting, and more when others want CPU, too.
+    // Twice as many threads as CPUs: they run for no longer than there are CPUs, and the rest of their time is waiting.
     let wanted = 2.0 * cpus as f64 * time.as_secs_f64();
     let ran = busy.sum("tailgauge_tailscaled_cpu_seconds_total", &[])
         - still.sum("tailgauge_tailscaled_cpu_seconds_total", &[]);
     let idle_delay = delay(&still) - delay(&quiet);
-    assert!(ran > 0.0 && ran <= wanted * 0.6, "{ran} of {wanted}, the kernel says {kernel_cpu}");
+    assert!(ran > 0.0 && ran <= most * 1.1, "{ran} s of {most}, the kernel says {kernel_cpu}");
     assert!(idle_delay < wanted / 10.0, "still when healthy: {idle_delay}");
     // Threads that ended before the agent looked again are not in the sum; the sampler's view has no such gap.
     let peak = value(&busy, "tailgauge_tailscaled_run_queue_delay_peak_15s_ratio", &[]);

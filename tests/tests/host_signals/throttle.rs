@@ -53,7 +53,7 @@ fn a_quota_that_runs_out_is_throttling_and_fewer_usable_cpus() {
     assert!(all >= 1.0, "{all}");
 
     group.limit_cpu(0.1).unwrap();
-    let burnt = Duration::from_millis(300);
+    let burnt = Duration::from_secs(1);
     tailscaled.burn(2, burnt).unwrap();
     let (scrape, after) = agreed(&agent, "throttling", read, |scrape, kernel| {
         same(scrape, kernel) && scrape.value("tailgauge_tailscaled_usable_cpus", &[]) == Some(0.1)
