@@ -16,7 +16,7 @@ use tailgauge_testbed::traffic::{
     self, Ping, Udp, tcp_requests, tcp_transfer, udp_echo, udp_flood_from, udp_send,
 };
 
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn up(test: &str) -> Option<MiniatureTailnet> {
     needs::root_and(test, &["ip", "nft"]).ok()?;
@@ -113,10 +113,20 @@ fn rate_is_kept() {
     let _server = tailnet.serve_web().unwrap();
     let link = tailnet.internet_link();
     link.set_both(Conditions { rate: Some(40_000_000), ..Conditions::default() });
-    let report = tcp_transfer(tailnet.c1().namespace(), WEB_V4.into(), 0, 8_000_000).unwrap();
-    let bits = link.stats(Direction::RightToLeft).bytes * 8;
-    let rate = bits as f64 / report.elapsed.as_secs_f64();
-    assert!((30e6..40.8e6).contains(&rate), "{rate} bit/s");
+    let bits = || link.stats(Direction::RightToLeft).bytes * 8;
+    // A busy machine makes it slower, and nothing makes it faster.
+    let mut best = 0.0_f64;
+    for _ in 0..5 {
+        let before = bits();
+        let report = tcp_transfer(tailnet.c1().namespace(), WEB_V4.into(), 0, 8_000_000).unwrap();
+        let rate = (bits() - before) as f64 / report.elapsed.as_secs_f64();
+        assert!(rate < 40.8e6, "{rate} bit/s");
+        best = best.max(rate);
+        if best >= 30e6 {
+            return;
+        }
+    }
+    panic!("{best} bit/s at best");
 }
 
 #[test]
