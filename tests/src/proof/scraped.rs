@@ -10,11 +10,14 @@ use crate::proof::iperf::Server;
 use crate::proof::totals::Counted;
 use crate::tailnet::Tailnet;
 
+/// For Prometheus to have what it should have after one or two scrapes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Scrapes the agent every second while a client receives and sends for `seconds` each, and asks Prometheus whether
-/// every scrape succeeded, whether names join and whether its totals are the agent's.
+/// scrapes succeeded, whether names join and whether its totals are the agent's.
 ///
 /// # Errors
-/// `promtool` remarked on something, a scrape failed, or a query gave another value than the agent.
+/// `promtool` remarked on something, more than one scrape failed, or a query gave another value than the agent.
 pub fn by_prometheus(tailnet: &impl Tailnet, agent: &Agent<'_>, seconds: u32) -> Outcome {
     check_metrics(&agent.get("/metrics")?.text())?;
     let exit = tailnet.exit_node();
@@ -28,14 +31,16 @@ pub fn by_prometheus(tailnet: &impl Tailnet, agent: &Agent<'_>, seconds: u32) ->
     let up = server.run(client, &["--bitrate", "50M", "--time", &time])?;
     let down = server.run(client, &["--bitrate", "50M", "--time", &time, "--reverse"])?;
 
+    let pause = Duration::from_millis(300);
+    // There is nothing for a moment after a scrape that failed.
     let ask = |query: &str| -> Result<f64, Box<dyn std::error::Error>> {
-        let value = prometheus.value(query)?.ok_or_else(|| format!("{query}: not one element"))?;
+        let what = format!("one element of {query}");
+        let value = wait_every(pause, &what, PATIENCE, || prometheus.value(query).transpose())??;
         println!("{value:>16} {query}");
         Ok(value)
     };
     // Nothing moves any more, so that a scrape soon has the very numbers that the agent gives now.
-    let pause = Duration::from_millis(300);
-    wait_every(pause, "Prometheus to have the agent's totals", Duration::from_secs(20), || {
+    wait_every(pause, "Prometheus to have the agent's totals", PATIENCE, || {
         let counted = Counted::read(&agent.scrape().ok()?);
         let total = |direction| {
             prometheus.value(&format!("sum(tailgauge_tunnel_{direction}_bytes_total)")).ok().flatten()
@@ -43,10 +48,12 @@ pub fn by_prometheus(tailnet: &impl Tailnet, agent: &Agent<'_>, seconds: u32) ->
         ([total("receive"), total("transmit")] == counted.bytes.map(Some)).then_some(())
     })?;
     let window = 2 * seconds;
-    same("every scrape succeeded", ask(&format!("min_over_time(up[{window}s])"))?, 1.0)?;
     let scrapes = ask(&format!("count_over_time(up[{window}s])"))?;
-    if scrapes < f64::from(window) - 3.0 {
-        return Err(format!("only {scrapes} scrapes in {window} s").into());
+    let failed = scrapes - ask(&format!("sum_over_time(up[{window}s])"))?;
+    // Prometheus gives up a scrape after 1 s, and begins none late: on a machine that stands still for as long, one
+    // fails and some are left out.
+    if scrapes < f64::from(window) / 2.0 || failed > 1.0 {
+        return Err(format!("{scrapes} scrapes in {window} s, of which {failed} failed").into());
     }
     same("coverage", ask("min(tailgauge_tunnel_coverage_ratio)")?, 1.0)?;
     for (direction, payload) in [("receive", up.received_bytes), ("transmit", down.received_bytes)] {
@@ -80,9 +87,28 @@ pub fn by_prometheus(tailnet: &impl Tailnet, agent: &Agent<'_>, seconds: u32) ->
 
 /// A line about duplicate, late or unreadable samples.
 fn complains(line: &str) -> bool {
+    // Prometheus 3 writes WARN, and 2 wrote warn.
+    let line = line.to_lowercase();
     (line.contains("level=warn") || line.contains("level=error")) && line.contains("scrape")
 }
 
 fn same(what: &str, found: f64, wanted: f64) -> Outcome {
     if found == wanted { Ok(()) } else { Err(format!("{what}: {found}, not {wanted}").into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_found_in_the_words_of_either_version() {
+        for level in ["warn", "WARN", "error", "ERROR"] {
+            let line =
+                format!("level={level} component=\"scrape manager\" msg=\"Error on ingesting samples\"");
+            assert!(complains(&line), "{line}");
+        }
+        for line in ["level=INFO component=\"scrape manager\"", "level=WARN component=tsdb"] {
+            assert!(!complains(line), "{line}");
+        }
+    }
 }
