@@ -15,6 +15,10 @@ use crate::{PATIENCE, stage, stand_in, value};
 const PAUSE: u64 = 60;
 /// The lowest bound of a histogram of packets.
 const ZERO: &str = "0.0";
+/// Of bursts, one must show: other work may take the CPUs meanwhile.
+const BURSTS: usize = 3;
+/// A peak is one of the last 15 whole seconds and the current one.
+const PEAKS: Duration = Duration::from_secs(17);
 const STALL: Duration = Duration::from_millis(200);
 
 /// Number of samples of a histogram above a bound, and their sum.
@@ -26,6 +30,10 @@ fn above(scrape: &Exposition, name: &str, bound: &str) -> (f64, f64) {
 
 fn samples(scrape: &Exposition) -> f64 {
     value(scrape, "tailgauge_sampler_samples_total", &[])
+}
+
+fn missed(scrape: &Exposition) -> f64 {
+    value(scrape, "tailgauge_sampler_missed_samples_total", &[])
 }
 
 /// Sleeps in the eyes of Prometheus: the agent is left alone for [`PAUSE`] intervals.
@@ -68,7 +76,12 @@ fn stall_of_the_ring(test: &str, flags: &[&str]) {
     let peak = value(&after, "tailgauge_tunnel_transmit_dropped_peak_15s_packets", &[]);
     let mean = dropped / seconds * interval;
     assert!(peak >= dropped / count && peak > 4.0 * mean, "peak {peak}, mean {mean}, dropped {dropped}");
-    assert!(value(&after, "tailgauge_sampler_missed_samples_total", &[]) < all, "it went on sampling");
+    // It went on sampling: the time that passed is in samples, or known to be missed, but for the last one, which a
+    // machine that stands still takes late.
+    let number = |scrape: &Exposition| scrape.sum(&format!("{name}_count"), &[]);
+    let accounted = number(&after) + missed(&after) - number(&before) - missed(&before);
+    let intervals = seconds / interval;
+    assert!(accounted > intervals * 0.6, "{accounted} samples taken or missed of {intervals}");
 }
 
 /// Sends without anybody reading for as long as the stall lasts.
@@ -94,21 +107,31 @@ fn a_burst_of_tailscaled_on_all_cpus_is_a_few_samples_and_a_peak() {
     // Its threads are there, and the sampler looks for threads every second.
     tailscaled.burn(2 * cpus, Duration::from_micros(1)).unwrap();
     let first = agent.scrape().unwrap();
-    let before = agent.wait_scrape("the sampler", |scrape| {
-        samples(scrape) + value(scrape, "tailgauge_sampler_missed_samples_total", &[])
-            > samples(&first) + 15.0
-    });
-    let before = before.unwrap();
-    let began = Instant::now();
-    tailscaled.burn(2 * cpus, STALL).unwrap();
-    let interval = value(&before, "tailgauge_sampler_interval_seconds", &[]);
-    pause(began, interval);
-    let seconds = began.elapsed().as_secs_f64();
+    agent
+        .wait_scrape("the sampler", |scrape| samples(scrape) + missed(scrape) > samples(&first) + 15.0)
+        .unwrap();
+    let (mut seen, mut last) = (Vec::new(), None);
+    for _ in 0..BURSTS {
+        wait_for("the peaks of the burst before to be over", PATIENCE, || {
+            last.is_none_or(|last: Instant| last.elapsed() > PEAKS).then_some(())
+        })
+        .unwrap();
+        let before = agent.scrape().unwrap();
+        let began = Instant::now();
+        tailscaled.burn(2 * cpus, STALL).unwrap();
+        last = Some(Instant::now());
+        pause(began, value(&before, "tailgauge_sampler_interval_seconds", &[]));
+        let seconds = began.elapsed().as_secs_f64();
 
-    let after = agent.scrape().unwrap();
-    let mean = (cpu(&after) - cpu(&before)) / seconds;
-    let peak = value(&after, "tailgauge_tailscaled_cpu_peak_15s_ratio", &[]);
-    assert!(peak > 4.0 * mean && mean < 0.25, "peak {peak}, mean {mean}");
-    let waited = value(&after, "tailgauge_tailscaled_run_queue_delay_peak_15s_ratio", &[]);
-    assert!(waited > 0.25, "twice as many threads as CPUs wait: {waited}");
+        let after = agent.scrape().unwrap();
+        let mean = (cpu(&after) - cpu(&before)) / seconds;
+        let peak = value(&after, "tailgauge_tailscaled_cpu_peak_15s_ratio", &[]);
+        let waited = value(&after, "tailgauge_tailscaled_run_queue_delay_peak_15s_ratio", &[]);
+        // Twice as many threads as CPUs wait.
+        if peak > 4.0 * mean && mean < 0.25 && waited > 0.25 {
+            return;
+        }
+        seen.push(format!("peak {peak}, mean {mean}, waiting {waited}"));
+    }
+    panic!("no burst was a few samples and a peak: {seen:#?}");
 }
