@@ -5,7 +5,7 @@ use std::time::Duration;
 use tailgauge_testbed::exposition::Exposition;
 
 /// A histogram of seconds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Times {
     /// Samples.
     pub count: u64,
@@ -29,14 +29,15 @@ impl Times {
         }
     }
 
-    /// What was added since `before`.
+    /// What was added since `before`, when there may have been none.
     pub fn since(&self, before: &Self) -> Self {
-        assert_eq!(self.buckets.len(), before.buckets.len());
-        let buckets = self.buckets.iter().zip(&before.buckets);
+        assert!(before.count == 0 || before.buckets.len() == self.buckets.len());
+        let old = |place: usize| before.buckets.get(place).map_or(0, |(_, old)| *old);
+        let buckets = self.buckets.iter().enumerate();
         Self {
             count: self.count - before.count,
             sum: self.sum - before.sum,
-            buckets: buckets.map(|((bound, now), (_, old))| (*bound, now - old)).collect(),
+            buckets: buckets.map(|(place, (bound, now))| (*bound, now - old(place))).collect(),
         }
     }
 
