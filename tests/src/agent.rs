@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::exposition::{Exposition, Malformed};
 use crate::http::{self, HttpError, Response};
+use crate::leftovers;
 use crate::netns::{Namespace, NamespaceError};
 use crate::process::{self, CommandError, Process, Timeout};
 
@@ -95,7 +96,7 @@ impl<'a> Agent<'a> {
         socket: &Path,
         flags: &[&str],
     ) -> Result<Self, AgentError> {
-        let folder = TempDir::with_prefix("tailgauge-agent-").map_err(AgentError::Folder)?;
+        let folder = leftovers::folder().map_err(AgentError::Folder)?;
         let mut command = namespace.command(program);
         command
             .arg("--tailscale.socket")

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::leftovers;
 use crate::netns::Namespace;
 use crate::process::{CommandError, Process, Timeout, wait_until};
 
@@ -68,7 +69,7 @@ impl Capture {
     /// # Errors
     /// tcpdump is not there or cannot open the device.
     pub fn start(namespace: &Namespace, device: &str, port: u16) -> Result<Self, CaptureError> {
-        let folder = TempDir::with_prefix("tailgauge-capture-").map_err(CaptureError::Folder)?;
+        let folder = leftovers::folder().map_err(CaptureError::Folder)?;
         let mut command = namespace.command("tcpdump");
         command.args(["-i", device, "-B", BUFFER, "-s", "128", "-n", "-l", "-tt", "--immediate-mode"]);
         command.args(["--time-stamp-precision=nano", &format!("tcp port {port}")]);

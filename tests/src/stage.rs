@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::agent::{Agent, AgentError};
+use crate::leftovers;
 use crate::netns::{Namespace, NamespaceError, unique_prefix};
 use crate::offload::checksum;
 use crate::offload::vnet::VNET_HEADER_LEN;
@@ -66,7 +67,7 @@ impl Stage {
         // The kernel's own multicast would come between the packets that are counted.
         namespace.sysctl("net.ipv6.conf.default.router_solicitations", "0")?;
         namespace.sysctl("net.ipv6.conf.default.addr_gen_mode", "1")?;
-        let folder = TempDir::with_prefix("tailgauge-stage-").map_err(StageError::LocalApi)?;
+        let folder = leftovers::folder().map_err(StageError::LocalApi)?;
         let api = Scripted::start(&folder.path().join("tailscaled.sock"), Script::Status(status(&[peer(2)])))
             .map_err(StageError::LocalApi)?;
         Ok(Self { tun: None, api, namespace, folder })
