@@ -49,7 +49,7 @@ pub fn by_prometheus(tailnet: &impl Tailnet, agent: &Agent<'_>, seconds: u32) ->
     })?;
     let window = 2 * seconds;
     let scrapes = ask(&format!("count_over_time(up[{window}s])"))?;
-    let failed = scrapes - ask(&format!("sum_over_time(up[{window}s])"))?;
+    let failed = ask(&format!("count_over_time(up[{window}s]) - sum_over_time(up[{window}s])"))?;
     // Prometheus gives up a scrape after 1 s, and begins none late: on a machine that stands still for as long, one
     // fails and some are left out.
     if scrapes < f64::from(window) / 2.0 || failed > 1.0 {
