@@ -108,7 +108,7 @@ mod tests {
             let holds = Rc::clone(&held);
             tasks.start("hold", async move {
                 let _holds = holds;
-                pending().await
+                pending::<()>().await;
             });
             yield_now().await;
             assert_eq!(Rc::strong_count(&held), 2);

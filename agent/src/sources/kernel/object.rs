@@ -1,6 +1,6 @@
 //! The embedded object: creates the maps at their sizes and loads the programs.
 
-use std::{io, thread};
+use std::io;
 
 use aya::maps::{Map, MapError};
 use aya::programs::{PerfEvent, Program, ProgramError, ProgramType, RawTracePoint, SchedClassifier};
@@ -13,7 +13,7 @@ use super::hooks::chain;
 use super::probe::missing_capabilities;
 use super::sizes::Sizes;
 use super::types::KernelTypes;
-use super::{KernelError, loader};
+use super::{KernelError, loader, parallel};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/tailgauge.bpf.o"));
@@ -135,28 +135,18 @@ impl Object {
         &self.refused
     }
 
-    /// Does something with each of the classifiers `names`, on a thread each.
+    /// Does something with each of the classifiers `names`, side by side.
     pub(super) fn in_parallel<R: Send>(
         &mut self,
         names: &[&'static str],
         act: impl Fn(&'static str, &mut SchedClassifier) -> R + Sync,
     ) -> Vec<(&'static str, R)> {
-        let act = &act;
-        thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .ebpf
-                .programs_mut()
-                .filter_map(|(found, program)| {
-                    let name = *names.iter().find(|name| **name == found)?;
-                    let program: &mut SchedClassifier = program.try_into().ok()?;
-                    Some((name, scope.spawn(move || act(name, program))))
-                })
-                .collect();
-            let join = |thread: thread::ScopedJoinHandle<'_, R>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            threads.into_iter().map(|(name, thread)| (name, join(thread))).collect()
-        })
+        let programs = self.ebpf.programs_mut().filter_map(|(found, program)| {
+            let name = *names.iter().find(|name| **name == found)?;
+            let program: &mut SchedClassifier = program.try_into().ok()?;
+            Some((name, program))
+        });
+        parallel::in_parallel(programs.collect(), |(name, program)| (name, act(name, program)))
     }
 
     pub(super) const fn sizes(&self) -> Sizes {
