@@ -3,12 +3,14 @@
 //!
 //! A quota of an ancestor throttles as well as one's own, and shows in the ancestor's files alone: every level is read.
 
+mod own;
 mod pressure;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use self::own::memory_limit;
 use self::pressure::GroupPressure;
 use super::proc_file::{ProcFile, number, unless_gone};
 use super::tailscaled::{Finder, Process};
