@@ -157,7 +157,8 @@ fn types(path: &Path) -> Finding {
     Finding::warn(
         "kernel types",
         format!("{} is missing", path.display()),
-        "counting needs none, but --collector.drops does: use a kernel with CONFIG_DEBUG_INFO_BTF",
+        "counting needs none, but --collector.drops and sampling by the kernel itself do: use a kernel with \
+         CONFIG_DEBUG_INFO_BTF",
     )
 }
 
