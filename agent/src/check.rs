@@ -229,9 +229,16 @@ fn drops() -> Finding {
 }
 
 fn sampling() -> Finding {
+    // What root may is no proof that a service may.
+    let outcome = match probe::sampling() {
+        Ok(None) => probe::sampling_as_service().map(|reason| {
+            reason.map(|reason| format!("works here, but not as deploy/tailgauge.service runs it: {reason}"))
+        }),
+        outcome => outcome,
+    };
     optional(
         "sampling",
-        probe::sampling(),
+        outcome,
         "by the kernel itself",
         "samples are read from files, at ten times the cost, so half as often where that is too much",
     )

@@ -219,6 +219,22 @@ fn explain_program(program: &'static str, error: ProgramError) -> KernelError {
     }
 }
 
+/// Why the program that samples could not be attached.
+pub(super) fn explain_sampling(error: ProgramError) -> KernelError {
+    let setting = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+    refused_event(error, setting.ok().and_then(|text| text.trim().parse().ok()))
+}
+
+/// `paranoid` is the sysctl. Mainline knows no more than 2, for which CAP_PERFMON is enough.
+fn refused_event(error: ProgramError, paranoid: Option<i32>) -> KernelError {
+    let is_refused = matches!(errno(&error), Some(libc::EACCES | libc::EPERM));
+    let source = Box::new(error);
+    match paranoid.filter(|paranoid| is_refused && *paranoid > 2) {
+        Some(paranoid) => KernelError::Paranoid { paranoid, source },
+        None => KernelError::Program { operation: "attach", program: programs::SAMPLING, source },
+    }
+}
+
 /// The system's error number at the bottom of a chain of causes.
 fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
@@ -239,12 +255,33 @@ fn tail(log: &str, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aya::sys::SyscallError;
+
     use super::*;
 
     #[test]
     fn the_end_of_the_verifier_log_is_kept() {
         assert_eq!(tail("a\n\nb\nc  \n", 2), "b | c");
         assert_eq!(tail("", 3), "");
+    }
+
+    #[test]
+    fn a_refused_perf_event_is_explained_by_the_setting_that_may_cause_it() {
+        let explained = |errno, paranoid| {
+            let io_error = io::Error::from_raw_os_error(errno);
+            let error = ProgramError::SyscallError(SyscallError { call: "perf_event_open", io_error });
+            chain(&refused_event(error, paranoid))
+        };
+        for errno in [libc::EACCES, libc::EPERM] {
+            let reason = explained(errno, Some(4));
+            assert!(reason.contains("kernel.perf_event_paranoid is 4"), "{reason}");
+            assert!(reason.contains("CAP_SYS_ADMIN; 2 would do"), "{reason}");
+            assert!(reason.contains(&format!("(os error {errno})")), "{reason}");
+        }
+        for (errno, paranoid) in [(libc::EACCES, Some(2)), (libc::EACCES, None), (libc::ENODEV, Some(4))] {
+            let reason = explained(errno, paranoid);
+            assert!(!reason.contains("paranoid"), "{reason}");
+        }
     }
 
     #[test]
