@@ -30,6 +30,8 @@ pub enum Controller {
     Cpu,
     /// Memory.
     Memory,
+    /// Processes and threads.
+    Pids,
 }
 
 impl Controller {
@@ -37,6 +39,7 @@ impl Controller {
         match self {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
+            Self::Pids => "pids",
         }
     }
 }
@@ -125,6 +128,14 @@ impl Group {
         self.write(file, &bytes.to_string())
     }
 
+    /// Limits how many threads there may be; those that there are may stay.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn limit_threads(&self, count: u32) -> io::Result<()> {
+        self.write("pids.max", &count.to_string())
+    }
+
     /// Periods, throttled periods, and throttled nanoseconds.
     ///
     /// # Errors
@@ -194,7 +205,8 @@ impl Drop for Group {
 
 /// Removes groups whose names satisfy `chosen`, as far as nothing runs in them.
 pub(crate) fn remove_where(chosen: impl Fn(&str) -> bool) {
-    let hierarchies = ["", UNIFIED, Controller::Cpu.name(), Controller::Memory.name()];
+    let controllers = [Controller::Cpu, Controller::Memory, Controller::Pids].map(Controller::name);
+    let hierarchies = ["", UNIFIED].into_iter().chain(controllers);
     for hierarchy in hierarchies.map(|name| Path::new(MOUNT).join(name)) {
         for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(&chosen) {
