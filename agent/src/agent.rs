@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use crate::cli::{AttachMode, Options};
 use crate::collectors::DROPS;
@@ -21,6 +21,7 @@ use crate::sources::host::{HostSource, NodeSource, Paths, boot};
 use crate::sources::kernel::{self, DeviceWatch, KernelConfig, KernelError, KernelSource};
 use crate::sources::sampler::{Sampler, SamplerConfig};
 use crate::sources::tailscale::{self, TailscaleConfig};
+use crate::tasks::{Ended, Tasks};
 use crate::tick::Ticker;
 
 /// Name of the kernel source in the self metrics.
@@ -48,6 +49,9 @@ pub enum ServeError {
     /// The web side.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A part of the agent that everything else would go on without.
+    #[error(transparent)]
+    Ended(#[from] Ended),
 }
 
 /// Sources, and the model they fill.
@@ -161,7 +165,7 @@ impl Site for Agent {
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What keeps it from starting; nothing that happens later ends it but a timer that fails.
+/// What keeps it from starting; nothing that happens later ends it but a timer that fails and a task that ends.
 pub fn serve(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Runtime)?;
@@ -177,10 +181,13 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
     let mut listeners = Listeners::new(&options.web_listen_address);
     listeners.settle(&server)?;
 
-    spawn_local(follow_devices(Rc::clone(&agent), watch));
-    spawn_local(follow_tailscaled(Rc::clone(&agent), options.tailscale_socket.clone()));
+    let mut tasks = Tasks::default();
+    tasks.start("attach to devices as they come", follow_devices(Rc::clone(&agent), watch));
+    let socket = &options.tailscale_socket;
+    tasks.start("follow tailscaled", follow_tailscaled(Rc::clone(&agent), socket.clone()));
     if options.tailscale_user_metrics {
-        spawn_local(pass_on_user_metrics(Rc::clone(&agent), options.tailscale_socket.clone()));
+        let task = pass_on_user_metrics(Rc::clone(&agent), socket.clone());
+        tasks.start("pass the metrics of tailscaled on", task);
     }
 
     let handler = |kind| signal(kind).map_err(ServeError::Runtime);
@@ -201,6 +208,7 @@ async fn run(options: &Options, own: SelfMetrics) -> Result<(), ServeError> {
                     tracing::warn!(%error, "cannot serve on an address");
                 }
             }
+            ended = tasks.end() => return Err(ended.into()),
             _ = hang_up.recv() => tracing::info!("nothing to reload: flags are read at the start"),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,

@@ -12,4 +12,5 @@ pub mod logging;
 pub mod model;
 pub mod outputs;
 pub mod sources;
+pub mod tasks;
 pub mod tick;

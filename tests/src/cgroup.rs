@@ -11,6 +11,8 @@ use crate::leftovers::{self, unique_prefix};
 use crate::process::wait_until;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// Where version 2 is beside version 1.
+const UNIFIED: &str = "unified";
 /// The kernel takes a moment to let go of a group after its last process ended.
 const REMOVAL: Duration = Duration::from_secs(5);
 
@@ -28,6 +30,8 @@ pub enum Controller {
     Cpu,
     /// Memory.
     Memory,
+    /// Processes and threads.
+    Pids,
 }
 
 impl Controller {
@@ -35,6 +39,7 @@ impl Controller {
         match self {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
+            Self::Pids => "pids",
         }
     }
 }
@@ -61,6 +66,21 @@ impl Group {
             fs::write(&two, format!("+{}", controller.name()))?;
             (Version::Two, PathBuf::from(MOUNT))
         };
+        Self::below(&hierarchy, version)
+    }
+
+    /// Makes a group of version 2 that limits nothing, on machines whose controllers are of version 1 as well.
+    ///
+    /// # Errors
+    /// This machine mounts none, or not for us.
+    pub fn create_unified() -> io::Result<Self> {
+        leftovers::guard();
+        let mounts = ["", UNIFIED].map(|name| Path::new(MOUNT).join(name));
+        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists());
+        Self::below(&mount.ok_or(io::ErrorKind::Unsupported)?, Version::Two)
+    }
+
+    fn below(hierarchy: &Path, version: Version) -> io::Result<Self> {
         let path = hierarchy.join(format!("{}-group", unique_prefix()));
         fs::create_dir(&path)?;
         Ok(Self { version, path })
@@ -108,6 +128,14 @@ impl Group {
         self.write(file, &bytes.to_string())
     }
 
+    /// Limits how many threads there may be; those that there are may stay.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn limit_threads(&self, count: u32) -> io::Result<()> {
+        self.write("pids.max", &count.to_string())
+    }
+
     /// Periods, throttled periods, and throttled nanoseconds.
     ///
     /// # Errors
@@ -146,6 +174,20 @@ impl Group {
         Ok(line(&fs::read_to_string(self.path.join(file))?, "oom_kill"))
     }
 
+    /// Seconds that some, and that all of its tasks waited for a CPU. Of version 2 only.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn cpu_pressure(&self) -> io::Result<[f64; 2]> {
+        let text = fs::read_to_string(self.path.join("cpu.pressure"))?;
+        let total = |name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.rsplit_once("total=")?.1.parse::<u64>().ok()
+        };
+        let totals = total("some ").zip(total("full ")).ok_or(io::ErrorKind::InvalidData)?;
+        Ok([totals.0 as f64 / 1e6, totals.1 as f64 / 1e6])
+    }
+
     fn write(&self, file: &str, value: &str) -> io::Result<()> {
         fs::write(self.path.join(file), value)
     }
@@ -163,7 +205,8 @@ impl Drop for Group {
 
 /// Removes groups whose names satisfy `chosen`, as far as nothing runs in them.
 pub(crate) fn remove_where(chosen: impl Fn(&str) -> bool) {
-    let hierarchies = ["", Controller::Cpu.name(), Controller::Memory.name()];
+    let controllers = [Controller::Cpu, Controller::Memory, Controller::Pids].map(Controller::name);
+    let hierarchies = ["", UNIFIED].into_iter().chain(controllers);
     for hierarchy in hierarchies.map(|name| Path::new(MOUNT).join(name)) {
         for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(&chosen) {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{IntoRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -43,24 +43,37 @@ pub(crate) fn guard() {
     });
 }
 
+/// Network namespaces, their private /etc and folders that bear the name of process `pid`.
+#[must_use]
+pub fn left_by(pid: u32) -> Vec<PathBuf> {
+    let places = [PathBuf::from(NAMED), PathBuf::from(PRIVATE_ETC), std::env::temp_dir()];
+    let left = |place: PathBuf| {
+        let names = names_in(&place, |owner| owner == pid);
+        names.into_iter().map(move |name| place.join(name))
+    };
+    places.into_iter().flat_map(left).collect()
+}
+
+/// What is in a folder and has an owner whose pid satisfies `chosen`.
+fn names_in(folder: &Path, chosen: impl Fn(u32) -> bool) -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return BTreeSet::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| owner(name).is_some_and(&chosen))
+        .collect()
+}
+
 /// Removes everything whose owner's pid satisfies `chosen`.
 fn remove_where(chosen: impl Fn(u32) -> bool) {
-    let named_after_chosen = |folder: &Path| -> BTreeSet<String> {
-        let Ok(entries) = fs::read_dir(folder) else { return BTreeSet::new() };
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| owner(name).is_some_and(&chosen))
-            .collect()
-    };
-    let mut namespaces = named_after_chosen(Path::new(NAMED));
-    namespaces.append(&mut named_after_chosen(Path::new(PRIVATE_ETC)));
+    let mut namespaces = names_in(Path::new(NAMED), &chosen);
+    namespaces.append(&mut names_in(Path::new(PRIVATE_ETC), &chosen));
     for name in namespaces {
         netns::remove(&name);
     }
     cgroup::remove_where(|name| owner(name).is_some_and(&chosen));
     let temporary = std::env::temp_dir();
-    for name in named_after_chosen(&temporary) {
+    for name in names_in(&temporary, &chosen) {
         // Gone already when the owner's guard was faster.
         let _ = fs::remove_dir_all(temporary.join(name));
     }
@@ -117,7 +130,6 @@ fn clean_up_on_interrupt() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::process::Command;
     use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! The same for what `/compat/node` reads.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use bytes::BytesMut;
 use tailgauge::model::node::{Node, NodeCollector};
@@ -11,7 +10,7 @@ use tailgauge::sources::host::NodeSource;
 use crate::mutate::{Change, Random, What};
 use crate::observer::{Said, logged, well_formed};
 use crate::tree::Tree;
-use crate::{CASES, GROUPS, SEED, TIME, check_sentence, seed, watched};
+use crate::{GROUPS, SEED, cases, check_sentence, seed, watched};
 
 /// These ask the kernel and read no file.
 const ASK: [NodeCollector; 5] = [
@@ -61,8 +60,7 @@ fn compat_node_answers_or_says_what_is_wrong() {
             report(format!("{changes:?}"));
             run(&mut tree, &changes, &usual);
         }
-        let started = Instant::now();
-        for case in (0..CASES).take_while(|_| started.elapsed() < TIME) {
+        for case in cases() {
             let changes = Change::some(&mut Random::new(seed(), case), &tree);
             report(format!("case {case} of {SEED}={}: {changes:?}", seed()));
             run(&mut tree, &changes, &usual);

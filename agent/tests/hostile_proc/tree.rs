@@ -88,6 +88,10 @@ impl Tree {
             ("memory.current", "4096\n"),
             ("memory.max", "max\n"),
             ("memory.events", "oom 3\noom_kill 2\n"),
+            ("cpu.pressure", "some avg10=0.00 total=7\nfull avg10=0.00 total=5\n"),
+            ("memory.pressure", "some avg10=0.00 total=3\nfull avg10=0.00 total=2\n"),
+            ("io.pressure", "some avg10=0.00 total=3\nfull avg10=0.00 total=2\n"),
+            ("irq.pressure", "full avg10=0.00 total=2\n"),
         ] {
             tree.add(&format!("{GROUP}/{name}"), content.as_bytes());
         }

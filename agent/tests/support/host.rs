@@ -99,6 +99,7 @@ pub(super) fn host() -> Host {
             memory_bytes: Some(4096),
             memory_limit_bytes: None,
             oom_kills: Some(0),
+            pressure: Some(Pressure { cpu: Some(stall), memory: None, io: Some(stall), irq: Some(0.125) }),
         }),
         udp: Some(TailscaledUdp {
             ipv4: UdpSockets { sockets: 1, receive_buffer_bytes: 7 << 20, drops: 5, ..UdpSockets::default() },

@@ -27,8 +27,10 @@ const GOODBYE: &str = "\nCtrl-C removes everything.";
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// The handshakes inside the tunnel.
 const HANDSHAKES: &str = "tailgauge_peer_tcp_handshake_seconds";
-/// How long traffic flows before the first look.
-const WARM_UP: Duration = Duration::from_secs(5);
+/// The way to the peer.
+const ROUND_TRIPS: &str = "tailgauge_peer_disco_rtt_seconds";
+/// How long traffic flows before the first look, and longest while a peer has nothing measured yet.
+const WARM_UP: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 
 /// A tailnet in network namespaces of this machine: an exit node, two clients, a subnet router with a host behind it,
 /// a client whose underlay has IPv6 only, and an internet. Needs root, `ip` and `nft`. Ctrl-C leaves nothing behind.
@@ -177,10 +179,8 @@ fn show(tailnet: &MiniatureTailnet, demo: &Demo, termination: &Termination) -> R
     let mut out = io::stdout();
     writeln!(out, "\nagent: http://{}/metrics", relay.address())?;
     writeln!(out, "agent's log: {}", log.display())?;
-    if termination.wait(WARM_UP) {
-        return Ok(());
-    }
-    first_look(relay.address(), &mut out)?;
+    let Some(scraped) = warm_up(relay.address(), demo, termination)? else { return Ok(()) };
+    first_look(&scraped, &mut out)?;
     writeln!(out, "{GOODBYE}")?;
     while !termination.wait(Duration::from_millis(500)) {
         if !process.is_running() {
@@ -207,6 +207,40 @@ fn wait_for_agent(
     Ok(())
 }
 
+/// Lets traffic flow until there is something to show; `None` when all is to end.
+fn warm_up(
+    address: SocketAddr,
+    demo: &Demo,
+    termination: &Termination,
+) -> Result<Option<Exposition>, Box<dyn Error>> {
+    let [shortest, longest] = WARM_UP;
+    let deadline = Instant::now() + if demo.lab.no_traffic { shortest } else { longest };
+    let mut pause = shortest;
+    loop {
+        if termination.wait(pause) {
+            return Ok(None);
+        }
+        let scraped = Exposition::parse(&http::get(address, "/metrics")?.text())?;
+        if is_measured(&scraped) || Instant::now() >= deadline {
+            return Ok(Some(scraped));
+        }
+        pause = Duration::from_millis(200);
+    }
+}
+
+/// Whether there are peers, and each has samples of everything that its line shows.
+fn is_measured(scraped: &Exposition) -> bool {
+    let mut peers = scraped.matching("tailgauge_peer_info", &[]).peekable();
+    let has_samples =
+        |histogram: &str, labels: &[(&str, &str)]| scraped.sum(&format!("{histogram}_count"), labels) > 0.0;
+    peers.peek().is_some()
+        && peers.all(|peer| {
+            let own = ("peer_id", peer.label("peer_id").unwrap_or_default());
+            has_samples(ROUND_TRIPS, &[own])
+                && ["peer", "remote"].iter().all(|leg| has_samples(HANDSHAKES, &[own, ("leg", leg)]))
+        })
+}
+
 /// What the agent logged, for an error message.
 fn last_words(process: &Process) -> String {
     match process.log().trim_end() {
@@ -216,8 +250,7 @@ fn last_words(process: &Process) -> String {
 }
 
 /// One line for every peer.
-fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let scraped = Exposition::parse(&http::get(address, "/metrics")?.text())?;
+fn first_look(scraped: &Exposition, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "\n{:<8} {:>10} {:>10} {:>16} {:>8} {:>20} {:>20}",
@@ -235,10 +268,10 @@ fn first_look(address: SocketAddr, out: &mut impl Write) -> Result<(), Box<dyn E
             peer.label("peer_name").unwrap_or_default(),
             bytes("receive"),
             bytes("transmit"),
-            mean(&scraped, "tailgauge_peer_disco_rtt_seconds", &own),
-            lost(&scraped, &own),
-            mean(&scraped, HANDSHAKES, &[own[0], ("leg", "peer")]),
-            mean(&scraped, HANDSHAKES, &[own[0], ("leg", "remote")]),
+            mean(scraped, ROUND_TRIPS, &own),
+            lost(scraped, &own),
+            mean(scraped, HANDSHAKES, &[own[0], ("leg", "peer")]),
+            mean(scraped, HANDSHAKES, &[own[0], ("leg", "remote")]),
         )?;
     }
     writeln!(

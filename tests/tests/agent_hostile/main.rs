@@ -8,6 +8,7 @@ mod localapi;
 mod packets;
 mod peers;
 mod signals;
+mod threads;
 mod web;
 
 use std::path::Path;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tailgauge_testbed::agent::Agent;
 use tailgauge_testbed::cgroup::{Controller, Group};
 use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::needs;
 
-use crate::{agreed, stage, stand_in, value};
+use crate::{agreed, between, stage, stand_in, value};
 
 const NAMES: [&str; 3] = ["periods_total", "throttled_periods_total", "throttled_seconds_total"];
 
@@ -74,6 +76,54 @@ fn a_quota_that_runs_out_is_throttling_and_fewer_usable_cpus() {
     tailscaled.burn(1, Duration::from_micros(500)).unwrap();
     let (_, rested) = agreed(&agent, "little work under the quota", read, same);
     assert!(rested[1] - quiet[1] <= 1, "still when there is enough: {rested:?} after {quiet:?}");
+    drop(agent);
+    drop(tailscaled);
+}
+
+/// One CPU of those that this process may use.
+fn one_cpu() -> CpuSet {
+    let all = sched_getaffinity(None).unwrap();
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
+    let mut one = CpuSet::new();
+    one.set(first);
+    one
+}
+
+#[test]
+fn threads_that_share_a_cpu_are_pressure_of_the_control_group() {
+    let test = "threads_that_share_a_cpu_are_pressure_of_the_control_group";
+    let Some(stage) = stage(test, &["ip"]) else { return };
+    let group = match Group::create_unified().and_then(|group| group.cpu_pressure().map(|_| group)) {
+        Ok(group) => group,
+        Err(error) => {
+            needs::skip(test, &format!("pressure of control groups: {error}"));
+            return;
+        }
+    };
+    let mut tailscaled = stand_in(&stage);
+    group.add(tailscaled.id()).unwrap();
+    // Threads that it starts from now on stay there.
+    sched_setaffinity(Pid::from_raw(tailscaled.id().cast_signed()), &one_cpu()).unwrap();
+    let flags = ["--path.sysfs", &sysfs_of_the_host()];
+    let agent = Agent::start(&stage.namespace, &tailscaled.socket(), &flags).unwrap();
+    let kernel = || group.cpu_pressure().unwrap();
+    let said = |scrape: &Exposition| {
+        ["waiting", "stalled"].map(|how| {
+            let name = format!("tailgauge_tailscaled_cgroup_pressure_{how}_seconds_total");
+            scrape.value(&name, &[("resource", "cpu")]).unwrap()
+        })
+    };
+    let within = |scrape: &Exposition, before: &[f64; 2], after: &[f64; 2]| {
+        let bounds = before.iter().zip(after);
+        said(scrape).iter().zip(bounds).all(|(said, (before, after))| before <= said && said <= after)
+    };
+
+    let (first, _) = between(&agent, "pressure before", kernel, within);
+    tailscaled.burn(2, Duration::from_millis(300)).unwrap();
+    let (second, _) = between(&agent, "pressure after", kernel, within);
+    // One of the two always waits; the kernel adds a waiting time up every some milliseconds.
+    let waited = said(&second)[0] - said(&first)[0];
+    assert!(waited > 0.2, "{waited}");
     drop(agent);
     drop(tailscaled);
 }

@@ -1,5 +1,7 @@
 //! The control group of tailscaled.
 
+use super::Pressure;
+
 /// What the group and its ancestors allow, and how often that was not enough (Documentation/admin-guide/cgroup-v2.rst
 /// and cgroup-v1/).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -14,6 +16,8 @@ pub struct Cgroup {
     pub memory_limit_bytes: Option<u64>,
     /// Processes of the group that were killed for want of memory.
     pub oom_kills: Option<u64>,
+    /// How long tasks of the group itself waited; `None` where the kernel does not say.
+    pub pressure: Option<Pressure>,
 }
 
 /// Added up over the group and its ancestors, as each may have a quota of its own.

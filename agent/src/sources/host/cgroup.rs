@@ -3,10 +3,15 @@
 //!
 //! A quota of an ancestor throttles as well as one's own, and shows in the ancestor's files alone: every level is read.
 
+mod own;
+mod pressure;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use self::own::memory_limit;
+use self::pressure::GroupPressure;
 use super::proc_file::{ProcFile, number, unless_gone};
 use super::tailscaled::{Finder, Process};
 use super::{Collector, HostError, Paths, malformed};
@@ -26,7 +31,8 @@ pub(super) struct CgroupCollector {
 
 impl Collector for CgroupCollector {
     const NAME: &'static str = "cgroup";
-    const HELP: &'static str = "CPU quota, throttling and memory of the control group of tailscaled";
+    const HELP: &'static str =
+        "CPU quota, throttling, memory and pressure of the control group of tailscaled";
     type Output = Cgroup;
 
     fn field(host: &mut Host) -> &mut Option<Cgroup> {
@@ -58,6 +64,7 @@ struct Known {
     looked: Option<Instant>,
     places: [Option<Place>; 2],
     files: Files,
+    pressure: Option<GroupPressure>,
 }
 
 impl Known {
@@ -69,12 +76,13 @@ impl Known {
             looked: None,
             places: [None, None],
             files: Files::default(),
+            pressure: None,
         }
     }
 
     /// `None` when the process is gone.
     fn read(&mut self, paths: &Paths) -> Result<Option<Cgroup>, HostError> {
-        let Self { process, membership, groups, looked, places, files } = self;
+        let Self { process, membership, groups, looked, places, files, pressure } = self;
         let directory = paths.procfs.join(process.pid.to_string());
         let stays = unless_gone(membership.parse_whole(&directory, "cgroup", |text| {
             let stays = text == groups;
@@ -87,8 +95,10 @@ impl Known {
             *places = ["cpu", "memory"].map(|controller| Place::of(controller, groups, &root));
             *looked = Some(Instant::now());
             *files = Files::default();
+            *pressure = GroupPressure::of(groups, &root);
         }
-        let mut found = Cgroup::default();
+        let pressure = pressure.as_mut().map(GroupPressure::read).transpose()?;
+        let mut found = Cgroup { pressure, ..Cgroup::default() };
         let [cpu, memory] = places;
         if let Some(place) = cpu {
             for level in place.levels() {
@@ -109,7 +119,7 @@ impl Known {
 struct Files(HashMap<PathBuf, ProcFile>);
 
 impl Files {
-    /// `None` when the level has no such file, or went meanwhile (ENODEV).
+    /// `None` when the level has no such file, or went meanwhile.
     fn read(&mut self, level: &Path, name: &str) -> Result<Option<String>, HostError> {
         let path = level.join(name);
         let mut other = ProcFile::default();
@@ -117,10 +127,7 @@ impl Files {
             true => self.0.entry(path).or_default(),
             false => self.0.get_mut(&path).unwrap_or(&mut other),
         };
-        match file.parse_whole(level, name, |text| Ok(text.to_owned())) {
-            Err(HostError::Read { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            outcome => unless_gone(outcome),
-        }
+        unless_gone(file.parse_whole(level, name, |text| Ok(text.to_owned())))
     }
 
     /// A file of one number; `None` when there is no such file, and for `max`.
@@ -317,6 +324,7 @@ mod tests {
             memory_bytes: Some(4096),
             memory_limit_bytes: Some(1_048_576),
             oom_kills: Some(2),
+            pressure: None,
         };
         assert_eq!(tree.collect().unwrap(), Some(expected));
     }

@@ -47,6 +47,7 @@ use crate::model::host::Host;
 use crate::model::tailnet::Tailnet;
 
 pub use boot::boot;
+pub use cgroup::memory_limit;
 pub(super) use cpu::CpuReader;
 pub(super) use cpu_list::CpuList;
 pub use node::NodeSource;

@@ -66,13 +66,14 @@ impl Collector for PressureCollector {
     }
 }
 
-fn parse(text: &str) -> Result<Stall, Bad> {
+/// Text of a file with the lines `some` and `full`.
+pub(super) fn parse(text: &str) -> Result<Stall, Bad> {
     let (some, full) = totals(text)?;
     Ok(Stall { some_seconds: some.ok_or(Bad::Missing("some"))?, full_seconds: full })
 }
 
 /// Interrupts stop all tasks of a CPU, never only some.
-fn parse_irq(text: &str) -> Result<f64, Bad> {
+pub(super) fn parse_irq(text: &str) -> Result<f64, Bad> {
     totals(text)?.1.ok_or(Bad::Missing("full"))
 }
 

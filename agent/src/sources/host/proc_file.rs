@@ -191,9 +191,10 @@ pub(in crate::sources::host) fn read_of_process(path: &Path) -> Result<Option<St
     read_small(path, is_gone)
 }
 
-/// Whether a process or thread ended between being listed and being read.
+/// Whether a process or thread ended, or a control group went (ENODEV), between being listed and being read.
 pub(in crate::sources::host) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENODEV))
 }
 
 /// Number of a CPU; `None` for more than any kernel supports.
@@ -206,7 +207,7 @@ pub(in crate::sources::host) fn number<T: std::str::FromStr>(word: Option<&str>)
     word?.parse().ok()
 }
 
-/// `None` for a file of a process that is gone, or that this kernel does not offer.
+/// `None` for a file of a process or control group that is gone, or that this kernel does not offer.
 pub(in crate::sources::host) fn unless_gone<T>(
     outcome: Result<T, HostError>,
 ) -> Result<Option<T>, HostError> {

@@ -30,6 +30,19 @@ pub enum KernelError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// A distribution's kernel leaves perf events to CAP_SYS_ADMIN (Debian and Ubuntu, `perf_paranoid_any`).
+    #[error(
+        "the system refuses a perf event: kernel.perf_event_paranoid is {paranoid}, for which this kernel wants \
+         CAP_SYS_ADMIN; 2 would do"
+    )]
+    Paranoid {
+        /// What the sysctl says.
+        paranoid: i32,
+        /// The system's answer.
+        #[source]
+        source: Box<ProgramError>,
+    },
+
     /// The kernel charges BPF memory to RLIMIT_MEMLOCK (before 5.11) and the limit is too low.
     #[error(
         "locked-memory limit too low to {operation}: this kernel charges BPF maps to RLIMIT_MEMLOCK; set \
@@ -155,7 +168,10 @@ pub enum KernelError {
     Namespace(#[source] io::Error),
 
     /// BPF statistics could not be turned on.
-    #[error("cannot turn BPF run-time statistics on: they need CAP_SYS_ADMIN")]
+    #[error(
+        "cannot turn BPF run-time statistics on: the agent needs CAP_SYS_ADMIN for that, or root sets \
+         kernel.bpf_stats_enabled=1"
+    )]
     Statistics(#[source] io::Error),
 
     /// More peers than the maps can have rows for.

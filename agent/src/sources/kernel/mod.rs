@@ -38,6 +38,7 @@ mod lru;
 mod mmap;
 mod object;
 mod own_messages;
+mod parallel;
 mod ports;
 pub(super) mod routes;
 mod rows;

@@ -1,6 +1,6 @@
 //! The embedded object: creates the maps at their sizes and loads the programs.
 
-use std::{io, thread};
+use std::io;
 
 use aya::maps::{Map, MapError};
 use aya::programs::{PerfEvent, Program, ProgramError, ProgramType, RawTracePoint, SchedClassifier};
@@ -13,7 +13,7 @@ use super::hooks::chain;
 use super::probe::missing_capabilities;
 use super::sizes::Sizes;
 use super::types::KernelTypes;
-use super::{KernelError, loader};
+use super::{KernelError, loader, parallel};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/object/tailgauge.bpf.o"));
@@ -135,28 +135,18 @@ impl Object {
         &self.refused
     }
 
-    /// Does something with each of the classifiers `names`, on a thread each.
+    /// Does something with each of the classifiers `names`, side by side.
     pub(super) fn in_parallel<R: Send>(
         &mut self,
         names: &[&'static str],
         act: impl Fn(&'static str, &mut SchedClassifier) -> R + Sync,
     ) -> Vec<(&'static str, R)> {
-        let act = &act;
-        thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .ebpf
-                .programs_mut()
-                .filter_map(|(found, program)| {
-                    let name = *names.iter().find(|name| **name == found)?;
-                    let program: &mut SchedClassifier = program.try_into().ok()?;
-                    Some((name, scope.spawn(move || act(name, program))))
-                })
-                .collect();
-            let join = |thread: thread::ScopedJoinHandle<'_, R>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            threads.into_iter().map(|(name, thread)| (name, join(thread))).collect()
-        })
+        let programs = self.ebpf.programs_mut().filter_map(|(found, program)| {
+            let name = *names.iter().find(|name| **name == found)?;
+            let program: &mut SchedClassifier = program.try_into().ok()?;
+            Some((name, program))
+        });
+        parallel::in_parallel(programs.collect(), |(name, program)| (name, act(name, program)))
     }
 
     pub(super) const fn sizes(&self) -> Sizes {
@@ -229,6 +219,22 @@ fn explain_program(program: &'static str, error: ProgramError) -> KernelError {
     }
 }
 
+/// Why the program that samples could not be attached.
+pub(super) fn explain_sampling(error: ProgramError) -> KernelError {
+    let setting = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+    refused_event(error, setting.ok().and_then(|text| text.trim().parse().ok()))
+}
+
+/// `paranoid` is the sysctl. Mainline knows no more than 2, for which CAP_PERFMON is enough.
+fn refused_event(error: ProgramError, paranoid: Option<i32>) -> KernelError {
+    let is_refused = matches!(errno(&error), Some(libc::EACCES | libc::EPERM));
+    let source = Box::new(error);
+    match paranoid.filter(|paranoid| is_refused && *paranoid > 2) {
+        Some(paranoid) => KernelError::Paranoid { paranoid, source },
+        None => KernelError::Program { operation: "attach", program: programs::SAMPLING, source },
+    }
+}
+
 /// The system's error number at the bottom of a chain of causes.
 fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
@@ -249,12 +255,33 @@ fn tail(log: &str, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aya::sys::SyscallError;
+
     use super::*;
 
     #[test]
     fn the_end_of_the_verifier_log_is_kept() {
         assert_eq!(tail("a\n\nb\nc  \n", 2), "b | c");
         assert_eq!(tail("", 3), "");
+    }
+
+    #[test]
+    fn a_refused_perf_event_is_explained_by_the_setting_that_may_cause_it() {
+        let explained = |errno, paranoid| {
+            let io_error = io::Error::from_raw_os_error(errno);
+            let error = ProgramError::SyscallError(SyscallError { call: "perf_event_open", io_error });
+            chain(&refused_event(error, paranoid))
+        };
+        for errno in [libc::EACCES, libc::EPERM] {
+            let reason = explained(errno, Some(4));
+            assert!(reason.contains("kernel.perf_event_paranoid is 4"), "{reason}");
+            assert!(reason.contains("CAP_SYS_ADMIN; 2 would do"), "{reason}");
+            assert!(reason.contains(&format!("(os error {errno})")), "{reason}");
+        }
+        for (errno, paranoid) in [(libc::EACCES, Some(2)), (libc::EACCES, None), (libc::ENODEV, Some(4))] {
+            let reason = explained(errno, paranoid);
+            assert!(!reason.contains("paranoid"), "{reason}");
+        }
     }
 
     #[test]

@@ -112,6 +112,23 @@ pub fn sampling() -> Result<Option<String>, KernelError> {
     Ok(outcome.unwrap_or_else(|error| Some(chain(&error))))
 }
 
+/// As [`sampling`], without CAP_SYS_ADMIN: as a service that has no more than it needs.
+///
+/// # Errors
+/// As [`sampling`].
+pub fn sampling_as_service() -> Result<Option<String>, KernelError> {
+    let attempt = std::thread::spawn(|| {
+        // Of this thread alone.
+        match caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN) {
+            Ok(()) => sampling(),
+            Err(error) => Ok(Some(format!("not tried without CAP_SYS_ADMIN: {error}"))),
+        }
+    });
+    attempt
+        .join()
+        .unwrap_or_else(|_| Ok(Some("not tried without CAP_SYS_ADMIN: the attempt panicked".to_owned())))
+}
+
 /// Index of the interface called `name`; `None` when there is none.
 ///
 /// # Errors

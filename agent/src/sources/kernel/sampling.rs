@@ -16,7 +16,7 @@ use tailgauge_ebpf::layout::{
 
 use super::KernelError;
 use super::mmap::Rows;
-use super::object::Object;
+use super::object::{Object, explain_sampling};
 use crate::model::kernel::{HookMode, Kernel};
 
 /// Bytes of a packet that is long enough for the kernel to run a classifier on.
@@ -116,11 +116,6 @@ impl Sampling {
         // The one before goes first: samples have one writer.
         self.state = State::Ready;
         let program = object.sampling_program()?;
-        let failed = |source| KernelError::Program {
-            operation: "attach",
-            program: programs::SAMPLING,
-            source: Box::new(source),
-        };
         let link = program
             .attach(
                 PerfEventConfig::Software(SoftwareEvent::CpuClock),
@@ -129,7 +124,7 @@ impl Sampling {
                 false,
             )
             .and_then(|id| program.take_link(id));
-        self.state = State::Attached(link.map_err(failed)?);
+        self.state = State::Attached(link.map_err(explain_sampling)?);
         Ok(())
     }
 

@@ -176,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_takes_about_what_the_systemd_unit_says() {
+        let unit = include_str!("../../../../deploy/tailgauge.service");
+        let said = unit.split_once("--max-peers: about ").unwrap().1;
+        let said: u64 = said.split_once(" KiB a peer").unwrap().0.parse().unwrap();
+        for (peers, cpus) in [(1024, 8), (4096, 64), (65_534, 8)] {
+            let memory = |peers| Sizes::new(peers, cpus).unwrap().memory();
+            let each = (memory(peers) - memory(1)).div_ceil(u64::from(peers) << 10);
+            assert!(each == said || each + 1 == said, "{each} KiB for each of {peers} peers, {cpus} CPUs");
+        }
+    }
+
+    #[test]
     fn every_map_has_its_size_once() {
         let mut names = Sizes::new(10, 2).unwrap().entries().map(|(name, _)| name);
         names.sort_unstable();

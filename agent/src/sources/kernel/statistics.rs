@@ -35,3 +35,22 @@ impl Statistics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use caps::{CapSet, Capability};
+
+    use super::*;
+    use crate::sources::kernel::chain;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        // A thread of its own, as it does not get the capability back.
+        let attempt = std::thread::spawn(|| {
+            caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap();
+            chain(&Statistics::default().enable(Duration::from_secs(1)).unwrap_err())
+        });
+        let reason = attempt.join().unwrap();
+        assert!(reason.contains("CAP_SYS_ADMIN") && reason.contains("kernel.bpf_stats_enabled"), "{reason}");
+    }
+}

@@ -75,6 +75,12 @@ fn config(directory: &Path) -> TailscaleConfig {
     }
 }
 
+/// For tests that count requests: a machine that stands still for a moment makes none of them be sent again.
+fn patient(directory: &Path) -> TailscaleConfig {
+    let TailscaleConfig { response_timeout, body_timeout, .. } = TailscaleConfig::default();
+    TailscaleConfig { response_timeout, body_timeout, ..config(directory) }
+}
+
 /// State of the first peer's WireGuard session.
 fn session(tailnet: &Tailnet) -> Option<WireGuardState> {
     tailnet.peers.first()?.wireguard.map(|session| session.state)
@@ -194,7 +200,7 @@ fn changes_on_the_bus_are_published_at_once_and_make_status_be_read() {
             path if path.starts_with(BUS) => Reply::Live(lines.clone()),
             _ => healthy(path),
         });
-        let mut agent = Agent::start(TailscaleConfig { poll_interval: DEADLINE * 10, ..config(&directory) });
+        let mut agent = Agent::start(TailscaleConfig { poll_interval: DEADLINE * 10, ..patient(&directory) });
         let handshake = |tailnet: &Tailnet| session(tailnet) == Some(WireGuardState::Handshake);
         agent.until("what only the bus says", handshake).await;
         let first = tailscaled.requests.borrow().iter().find(|path| path.starts_with(BUS)).cloned();
@@ -221,7 +227,7 @@ fn a_path_in_doubt_is_asked_for_again_before_its_time() {
             Some(direct) if path == STATUS => json(&direct),
             _ => healthy(path),
         });
-        let mut agent = Agent::start(TailscaleConfig { poll_interval: DEADLINE * 10, ..config(&directory) });
+        let mut agent = Agent::start(TailscaleConfig { poll_interval: DEADLINE * 10, ..patient(&directory) });
         agent.until("a direct path", |tailnet| is_on(tailnet, Way::DirectIpv4)).await;
         // The first line of the bus says DERP; so do a read soon after it and one that is late enough.
         agent.until("DERP", |tailnet| is_on(tailnet, Way::Derp)).await;
@@ -258,7 +264,7 @@ fn an_older_tailscaled_is_followed_by_its_map() {
                 Some(_) => Reply::Stream(vec![r#"{"Version":"1.80.0","State":6}"#.to_owned()]),
                 None => Reply::Whole("404 Not Found", Vec::new()),
             });
-            let mut agent = Agent::start(config(&directory));
+            let mut agent = Agent::start(patient(&directory));
             let tailnet = agent.until("a peer", |tailnet| !tailnet.peers.is_empty()).await;
             assert_eq!(tailnet.peers[0].name, "old");
             assert_eq!((tailnet.backend_state.as_str(), tailnet.version.as_str()), ("Running", "1.80.0"));

@@ -50,8 +50,8 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_program_run_seconds_total",
                 &["program"],
-                "Time spent in each BPF program; advances only while BPF statistics are on (ask with \
-                 /metrics?program_stats=1).",
+                "Time spent in each BPF program; advances only while BPF statistics are on: for a minute after \
+                 /metrics?program_stats=1, if the agent has CAP_SYS_ADMIN, or with kernel.bpf_stats_enabled=1.",
             ),
             samples: |view, samples| {
                 for program in &view.model.kernel.programs {

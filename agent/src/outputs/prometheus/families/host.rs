@@ -1,7 +1,7 @@
 //! CPU, memory and load of the host.
 
 use super::{Family, Section, View};
-use crate::model::host::{Cpu, Load, Memory, Paging, Processes, Stall};
+use crate::model::host::{Cpu, Load, Memory, Paging, Pressure, Processes, Stall};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -295,7 +295,7 @@ pub(super) const SECTION: Section = Section {
                 &["resource"],
                 "Time during which at least one task waited for the resource: cpu, memory or io.",
             ),
-            samples: |view, samples| pressure(view, samples, |stall| Some(stall.some_seconds)),
+            samples: |view, samples| waiting(view.model.host.pressure.as_ref(), samples),
         },
         Family {
             header: Header::counter(
@@ -304,13 +304,7 @@ pub(super) const SECTION: Section = Section {
                 "Time during which all tasks waited for the resource at once: cpu, memory or io; irq is the time that \
                  interrupts took from all tasks of a CPU.",
             ),
-            samples: |view, samples| {
-                pressure(view, samples, |stall| stall.full_seconds);
-                let irq = view.model.host.pressure.as_ref().and_then(|pressure| pressure.irq);
-                if let Some(seconds) = irq {
-                    samples.sample().label("resource", "irq").float(seconds);
-                }
-            },
+            samples: |view, samples| stalled(view.model.host.pressure.as_ref(), samples),
         },
     ],
 };
@@ -337,8 +331,21 @@ fn paging(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Paging) -> Opti
     samples.plain(view.model.host.paging.as_ref().and_then(value));
 }
 
-fn pressure(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Stall) -> Option<f64>) {
-    let Some(pressure) = &view.model.host.pressure else { return };
+/// Of the machine or of a control group.
+pub(super) fn waiting(pressure: Option<&Pressure>, samples: &mut Samples<'_>) {
+    stalls(pressure, samples, |stall| Some(stall.some_seconds));
+}
+
+/// As [`waiting`].
+pub(super) fn stalled(pressure: Option<&Pressure>, samples: &mut Samples<'_>) {
+    stalls(pressure, samples, |stall| stall.full_seconds);
+    if let Some(seconds) = pressure.and_then(|pressure| pressure.irq) {
+        samples.sample().label("resource", "irq").float(seconds);
+    }
+}
+
+fn stalls(pressure: Option<&Pressure>, samples: &mut Samples<'_>, value: fn(&Stall) -> Option<f64>) {
+    let Some(pressure) = pressure else { return };
     for (resource, stall) in [("cpu", pressure.cpu), ("memory", pressure.memory), ("io", pressure.io)] {
         if let Some(seconds) = stall.as_ref().and_then(value) {
             samples.sample().label("resource", resource).float(seconds);

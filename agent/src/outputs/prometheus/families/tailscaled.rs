@@ -1,7 +1,8 @@
 //! tailscaled: whether it answers, and what its process takes.
 
+use super::host::{stalled, waiting};
 use super::{Family, Section, View};
-use crate::model::host::{Cgroup, Tailscaled, Throttling, UdpSockets};
+use crate::model::host::{Cgroup, Pressure, Tailscaled, Throttling, UdpSockets};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -180,6 +181,24 @@ pub(super) const SECTION: Section = Section {
             samples: |view, samples| cgroup(view, samples, |cgroup| cgroup.oom_kills),
         },
         Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_cgroup_pressure_waiting_seconds_total",
+                &["resource"],
+                "Time during which at least one task in the control group of tailscaled waited for the resource: cpu, \
+                 memory or io. Needs version 2 of control groups.",
+            ),
+            samples: |view, samples| waiting(pressure(view), samples),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_tailscaled_cgroup_pressure_stalled_seconds_total",
+                &["resource"],
+                "Time during which all tasks in the control group of tailscaled waited for the resource at once: cpu, \
+                 memory or io; irq is the time that interrupts took from them.",
+            ),
+            samples: |view, samples| stalled(pressure(view), samples),
+        },
+        Family {
             header: Header::gauge(
                 "tailgauge_tailscaled_udp_sockets",
                 &["family"],
@@ -296,6 +315,10 @@ fn cgroup(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Cgroup) -> Opti
 
 fn throttling(view: &View<'_>) -> Option<Throttling> {
     view.model.host.cgroup.and_then(|cgroup| cgroup.throttling)
+}
+
+fn pressure<'a>(view: &'a View<'_>) -> Option<&'a Pressure> {
+    view.model.host.cgroup.as_ref().and_then(|cgroup| cgroup.pressure.as_ref())
 }
 
 fn udp(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&UdpSockets) -> u64) {
