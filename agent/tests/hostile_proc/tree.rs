@@ -97,6 +97,7 @@ impl Tree {
         for name in ["speed", "duplex"] {
             tree.add(&format!("sys/class/net/lo/{name}"), b"1000\n");
         }
+        tree.add("sys/devices/system/cpu/online", b"0-1\n");
         for (name, content) in [
             ("cpufreq/scaling_cur_freq", "1200000\n"),
             ("cpufreq/cpuinfo_max_freq", "3400000\n"),

@@ -33,6 +33,6 @@ pub struct Tailscaled {
     pub open_fds: Option<u64>,
     /// Most open file descriptors that it may have (soft limit); `None` without a limit.
     pub max_fds: Option<u64>,
-    /// CPUs that it may run on (affinity).
+    /// CPUs that it may run on (affinity) and that are online.
     pub allowed_cpus: Option<u32>,
 }
