@@ -196,6 +196,18 @@ fn what_was_not_seen_under_the_tunnel_is_absent() {
 }
 
 #[test]
+fn usable_cpus_are_known_when_affinity_and_quota_are() {
+    let now = Instant::now();
+    let mut model = rich_model(now);
+    for (quota, expected) in [(Some(0.5), Some(0.5)), (Some(f64::INFINITY), Some(2.0)), (None, None)] {
+        model.host.cgroup.as_mut().unwrap().cpu_quota = quota;
+        let exposition = read(&model, now, Format::Text);
+        let usable = exposition.named("tailgauge_tailscaled_usable_cpus");
+        assert_eq!(usable.first().map(|sample| sample.value), expected, "{quota:?}");
+    }
+}
+
+#[test]
 fn a_peer_that_left_is_offline_and_then_gone() {
     let now = Instant::now();
     let mut model = rich_model(now);

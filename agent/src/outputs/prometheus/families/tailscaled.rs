@@ -117,13 +117,13 @@ pub(super) const SECTION: Section = Section {
                 "tailgauge_tailscaled_usable_cpus",
                 &[],
                 "CPUs that tailscaled may use at once, by its affinity and the tightest quota of its control groups; \
-                 may be a fraction.",
+                 may be a fraction. Absent while one of them is not known.",
             ),
             samples: |view, samples| {
                 let allowed = view.model.host.tailscaled.and_then(|process| process.allowed_cpus);
                 let quota = view.model.host.cgroup.and_then(|cgroup| cgroup.cpu_quota);
-                if let Some(allowed) = allowed.map(f64::from) {
-                    samples.sample().float(quota.map_or(allowed, |quota| quota.min(allowed)));
+                if let Some((allowed, quota)) = allowed.map(f64::from).zip(quota) {
+                    samples.sample().float(quota.min(allowed));
                 }
             },
         },
