@@ -208,6 +208,23 @@ fn usable_cpus_are_known_when_affinity_and_quota_are() {
 }
 
 #[test]
+fn drops_of_tailscaled_are_absent_until_one_of_its_sockets_was_seen() {
+    let now = Instant::now();
+    let mut model = rich_model(now);
+    let names = |model: &Model| {
+        let samples = read(model, now, Format::Text).samples;
+        let udp = samples.iter().filter(|sample| {
+            sample.name.starts_with("tailgauge_tailscaled_udp_") && sample.labels.contains_key("family")
+        });
+        udp.map(|sample| sample.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&model).len(), 12, "both address families");
+    let udp = model.host.udp.as_mut().unwrap();
+    (udp.ipv4.buffers, udp.ipv6.buffers) = (None, None);
+    assert_eq!(names(&model), ["tailgauge_tailscaled_udp_sockets"; 2]);
+}
+
+#[test]
 fn a_peer_that_left_is_offline_and_then_gone() {
     let now = Instant::now();
     let mut model = rich_model(now);

@@ -8,7 +8,7 @@ use tailgauge::model::host::{
     DeviceSettings, DeviceTraffic, Discipline, Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory,
     NetworkDevice, NetworkDevices, Paging, Pressure, Processes, Protocols, Qdisc, RoundTrip, Settings, Sizes,
     SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp,
-    TcpSockets, TcpStates, Throttling, Time, Udp, UdpSockets,
+    TcpSockets, TcpStates, Throttling, Time, Udp, UdpBuffers, UdpSockets,
 };
 use tailgauge::model::synthetic;
 
@@ -101,8 +101,15 @@ pub(super) fn host() -> Host {
             oom_kills: Some(0),
         }),
         udp: Some(TailscaledUdp {
-            ipv4: UdpSockets { sockets: 1, receive_buffer_bytes: 7 << 20, drops: 5, ..UdpSockets::default() },
-            ipv6: UdpSockets::default(),
+            ipv4: UdpSockets {
+                sockets: 1,
+                buffers: Some(UdpBuffers {
+                    receive_buffer_bytes: 7 << 20,
+                    drops: 5,
+                    ..UdpBuffers::default()
+                }),
+            },
+            ipv6: UdpSockets { sockets: 0, buffers: Some(UdpBuffers::default()) },
         }),
         tcp: Some(TcpSockets {
             states: TcpStates { established: Some(4), listen: 3, close_wait: 1, ..TcpStates::default() },

@@ -36,7 +36,7 @@ pub use sockets::{Conntrack, ConntrackStatistics, SocketUse};
 pub use tailscaled::Tailscaled;
 pub use tcp::{Connections, RoundTrip, TcpSockets, TcpStates};
 pub use time::{Discipline, Time};
-pub use udp::{TailscaledUdp, UdpSockets};
+pub use udp::{TailscaledUdp, UdpBuffers, UdpSockets};
 
 /// Filled by `sources::host`, one field a collector.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,7 +67,7 @@ pub struct Host {
     pub softnet: Option<Vec<Softnet>>,
     /// Collector `cgroup`; `None` while tailscaled does not run, too.
     pub cgroup: Option<Cgroup>,
-    /// Collector `udp`.
+    /// Collector `udp`; `None` without the right to see which sockets are tailscaled's, too.
     pub udp: Option<TailscaledUdp>,
     /// Collector `tcp`.
     pub tcp: Option<TcpSockets>,

@@ -1,7 +1,7 @@
 //! tailscaled: whether it answers, and what its process takes.
 
 use super::{Family, Section, View};
-use crate::model::host::{Cgroup, Tailscaled, Throttling, UdpSockets};
+use crate::model::host::{Cgroup, Tailscaled, Throttling, UdpBuffers, UdpSockets};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -183,9 +183,10 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_tailscaled_udp_sockets",
                 &["family"],
-                "UDP sockets of tailscaled that wait for datagrams of anybody, known by their mark.",
+                "UDP sockets of tailscaled that wait for datagrams of anybody, known by their mark; 0 where it may not mark \
+                 them. Until there was one, what UDP sockets hold and drop is absent.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.sockets),
+            samples: |view, samples| udp(view, samples, |sum| Some(sum.sockets)),
         },
         Family {
             header: Header::gauge(
@@ -193,7 +194,7 @@ pub(super) const SECTION: Section = Section {
                 &["family"],
                 "Memory of datagrams that tailscaled has not read yet.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.receive_queue_bytes),
+            samples: |view, samples| buffers(view, samples, |sum| sum.receive_queue_bytes),
         },
         Family {
             header: Header::gauge(
@@ -201,7 +202,7 @@ pub(super) const SECTION: Section = Section {
                 &["family"],
                 "Memory that datagrams may take until tailscaled reads them.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.receive_buffer_bytes),
+            samples: |view, samples| buffers(view, samples, |sum| sum.receive_buffer_bytes),
         },
         Family {
             header: Header::gauge(
@@ -209,7 +210,7 @@ pub(super) const SECTION: Section = Section {
                 &["family"],
                 "Memory of datagrams that wait to be sent.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.transmit_queue_bytes),
+            samples: |view, samples| buffers(view, samples, |sum| sum.transmit_queue_bytes),
         },
         Family {
             header: Header::gauge(
@@ -217,15 +218,15 @@ pub(super) const SECTION: Section = Section {
                 &["family"],
                 "Memory that datagrams to be sent may take.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.transmit_buffer_bytes),
+            samples: |view, samples| buffers(view, samples, |sum| sum.transmit_buffer_bytes),
         },
         Family {
             header: Header::counter(
                 "tailgauge_tailscaled_udp_drops_total",
                 &["family"],
-                "Datagrams dropped because tailscaled did not read fast enough, since the agent first saw the socket.",
+                "Datagrams dropped because tailscaled did not read fast enough, since the agent first looked.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.drops),
+            samples: |view, samples| buffers(view, samples, |sum| sum.drops),
         },
         Family {
             header: Header::gauge("tailgauge_tailscaled_threads", &[], "Threads of tailscaled."),
@@ -298,9 +299,15 @@ fn throttling(view: &View<'_>) -> Option<Throttling> {
     view.model.host.cgroup.and_then(|cgroup| cgroup.throttling)
 }
 
-fn udp(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&UdpSockets) -> u64) {
+fn udp(view: &View<'_>, samples: &mut Samples<'_>, value: impl Fn(&UdpSockets) -> Option<u64>) {
     let Some(found) = &view.model.host.udp else { return };
     for (family, sum) in [("ipv4", &found.ipv4), ("ipv6", &found.ipv6)] {
-        samples.sample().label("family", family).integer(value(sum));
+        if let Some(value) = value(sum) {
+            samples.sample().label("family", family).integer(value);
+        }
     }
+}
+
+fn buffers(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&UdpBuffers) -> u64) {
+    udp(view, samples, |sum| sum.buffers.as_ref().map(value));
 }
