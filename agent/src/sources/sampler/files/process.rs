@@ -9,7 +9,7 @@ use crate::model::sampled::Sampled;
 use crate::sources::host::{Finder, HostError, Paths, Process, Stat, Threads};
 
 /// How often it is made sure that it is still the same process, and which threads it has: what a thread that is new
-/// waited is not seen before.
+/// waited before is not seen.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often threads are listed though they are as many as before.
 const LIST_INTERVAL: Duration = Duration::from_secs(5);
@@ -94,7 +94,7 @@ impl Tailscaled {
                 process,
                 directory: paths.procfs.join(process.pid.to_string()),
                 clock: clock(process, &stat),
-                threads: Threads::without_switches(),
+                threads: Threads::for_samples(),
                 list_threads: true,
                 ran: None,
                 waited: None,
