@@ -208,6 +208,22 @@ fn usable_cpus_are_known_when_affinity_and_quota_are() {
 }
 
 #[test]
+fn when_the_clock_is_set_so_is_when_things_began() {
+    let now = Instant::now();
+    let mut model = rich_model(now);
+    let mut began = |boot_time| {
+        model.host.cpu.as_mut().unwrap().boot_time = boot_time;
+        let exposition = read(&model, now, Format::Text);
+        ["tailgauge_host_boot_timestamp_seconds", "tailgauge_tailscaled_start_timestamp_seconds"]
+            .map(|name| exposition.named(name).first().map(|sample| sample.value))
+    };
+    assert_eq!(began(Some(10)), [Some(10.0), Some(110.25)]);
+    assert_eq!(began(Some(1_790_000_007)), [Some(1_790_000_007.0), Some(1_790_000_107.25)]);
+    assert_eq!(began(None), [Some(1_790_000_000.0), Some(1_790_000_100.25)], "as when the agent began");
+    assert_eq!(began(Some(u64::MAX)), [None, None], "no such time");
+}
+
+#[test]
 fn drops_of_tailscaled_are_absent_until_one_of_its_sockets_was_seen() {
     let now = Instant::now();
     let mut model = rich_model(now);

@@ -183,7 +183,7 @@ pub(super) fn host() -> Host {
         pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None, irq: Some(0.25) }),
         tailscaled: Some(Tailscaled {
             pid: 1,
-            start_time: Duration::from_millis(1_790_000_100_250),
+            started: Duration::from_millis(100_250),
             user_seconds: 2.0,
             system_seconds: 1.0,
             run_queue_delay_seconds: Some(0.5),

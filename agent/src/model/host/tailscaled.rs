@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct Tailscaled {
     /// Process id; changes when it is restarted.
     pub pid: i32,
-    /// Moment of its start, since the Unix epoch.
-    pub start_time: Duration,
+    /// From boot to its start: when that was depends on the clock, which may be set.
+    pub started: Duration,
     /// CPU seconds in user mode, all threads.
     pub user_seconds: f64,
     /// CPU seconds in kernel mode, all threads.

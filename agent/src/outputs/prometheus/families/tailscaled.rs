@@ -1,5 +1,6 @@
 //! tailscaled: whether it answers, and what its process takes.
 
+use super::host::timestamp;
 use super::{Family, Section, View};
 use crate::model::host::{Cgroup, Tailscaled, Throttling, UdpBuffers, UdpSockets};
 use crate::outputs::prometheus::family::{Header, Kind};
@@ -276,12 +277,12 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_tailscaled_start_timestamp_seconds",
                 &[],
-                "Unix time at which tailscaled was started.",
+                "Unix time at which tailscaled was started, by the clock as it is set now.",
             ),
             samples: |view, samples| {
-                if let Some(process) = &view.model.host.tailscaled {
-                    samples.sample().decimal(process.start_time.as_millis() as u64, 3);
-                }
+                let started = view.model.host.tailscaled.map(|process| process.started);
+                let boot = view.model.host.boot_time();
+                timestamp(samples, boot.zip(started).map(|(boot, started)| boot.saturating_add(started)));
             },
         },
     ],

@@ -13,7 +13,6 @@ impl Tree {
     /// With groups below /sys/fs/cgroup.
     fn new(membership: &str, groups: &[&str]) -> Self {
         let tree = Self(tempfile::tempdir().unwrap());
-        tree.write("proc/stat", "cpu 1 2 3 4\nbtime 1000\n");
         tree.write("proc/77/comm", "tailscaled\n");
         tree.write("proc/77/stat", &format!("77 (tailscaled) S 1{}\n", " 0".repeat(40)));
         tree.write("proc/77/cgroup", membership);

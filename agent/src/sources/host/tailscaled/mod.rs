@@ -67,7 +67,7 @@ impl Collector for TailscaledCollector {
         let Status { swapped_bytes, allowed_cpus } = status.unwrap_or_default();
         Ok(Some(Tailscaled {
             pid: process.pid,
-            start_time: process.start_time,
+            started: process.started(),
             user_seconds: stat.user_seconds,
             system_seconds: stat.system_seconds,
             run_queue_delay_seconds: sums.map(|sums| sums.delay_nanoseconds as f64 / 1e9),
@@ -149,9 +149,7 @@ mod tests {
 
     impl Procfs {
         fn new() -> Self {
-            let root = tempfile::tempdir().unwrap();
-            fs::write(root.path().join("stat"), "cpu 1 2 3 4\nbtime 1000\n").unwrap();
-            Self(root)
+            Self(tempfile::tempdir().unwrap())
         }
 
         fn write(&self, path: &str, text: &str) {
@@ -183,11 +181,11 @@ mod tests {
         procfs.process(77, 4200, 1_000_000_000);
         let mut collector = TailscaledCollector::default();
         let first = collector.collect(&procfs.paths()).unwrap().unwrap();
-        assert_eq!((first.pid, first.start_time), (77, Duration::from_secs(1042)));
+        assert_eq!((first.pid, first.started), (77, Duration::from_secs(42)));
         assert_eq!(first.run_queue_delay_seconds, Some(1.0));
-        procfs.process(77, 5200, 500_000_000);
+        procfs.process(77, 5205, 500_000_000);
         let second = collector.collect(&procfs.paths()).unwrap().unwrap();
-        assert_eq!(second.start_time, Duration::from_secs(1052));
+        assert_eq!(second.started, Duration::from_millis(52_050));
         assert_eq!(second.run_queue_delay_seconds, Some(0.5), "not added to that of the old process");
     }
 

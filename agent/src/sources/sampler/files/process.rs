@@ -158,8 +158,7 @@ mod tests {
         }
 
         fn process(&self) -> Process {
-            let pid = self.pid().as_raw_nonzero().get();
-            Process { pid, started_ticks: 1, start_time: Duration::from_secs(1) }
+            Process { pid: self.pid().as_raw_nonzero().get(), started_ticks: 1 }
         }
 
         fn stop(&self) {
