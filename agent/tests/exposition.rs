@@ -196,6 +196,51 @@ fn what_was_not_seen_under_the_tunnel_is_absent() {
 }
 
 #[test]
+fn usable_cpus_are_known_when_affinity_and_quota_are() {
+    let now = Instant::now();
+    let mut model = rich_model(now);
+    for (quota, expected) in [(Some(0.5), Some(0.5)), (Some(f64::INFINITY), Some(2.0)), (None, None)] {
+        model.host.cgroup.as_mut().unwrap().cpu_quota = quota;
+        let exposition = read(&model, now, Format::Text);
+        let usable = exposition.named("tailgauge_tailscaled_usable_cpus");
+        assert_eq!(usable.first().map(|sample| sample.value), expected, "{quota:?}");
+    }
+}
+
+#[test]
+fn when_the_clock_is_set_so_is_when_things_began() {
+    let now = Instant::now();
+    let mut model = rich_model(now);
+    let mut began = |boot_time| {
+        model.host.cpu.as_mut().unwrap().boot_time = boot_time;
+        let exposition = read(&model, now, Format::Text);
+        ["tailgauge_host_boot_timestamp_seconds", "tailgauge_tailscaled_start_timestamp_seconds"]
+            .map(|name| exposition.named(name).first().map(|sample| sample.value))
+    };
+    assert_eq!(began(Some(10)), [Some(10.0), Some(110.25)]);
+    assert_eq!(began(Some(1_790_000_007)), [Some(1_790_000_007.0), Some(1_790_000_107.25)]);
+    assert_eq!(began(None), [Some(1_790_000_000.0), Some(1_790_000_100.25)], "as when the agent began");
+    assert_eq!(began(Some(u64::MAX)), [None, None], "no such time");
+}
+
+#[test]
+fn drops_of_tailscaled_are_absent_until_one_of_its_sockets_was_seen() {
+    let now = Instant::now();
+    let mut model = rich_model(now);
+    let names = |model: &Model| {
+        let samples = read(model, now, Format::Text).samples;
+        let udp = samples.iter().filter(|sample| {
+            sample.name.starts_with("tailgauge_tailscaled_udp_") && sample.labels.contains_key("family")
+        });
+        udp.map(|sample| sample.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&model).len(), 12, "both address families");
+    let udp = model.host.udp.as_mut().unwrap();
+    (udp.ipv4.buffers, udp.ipv6.buffers) = (None, None);
+    assert_eq!(names(&model), ["tailgauge_tailscaled_udp_sockets"; 2]);
+}
+
+#[test]
 fn a_peer_that_left_is_offline_and_then_gone() {
     let now = Instant::now();
     let mut model = rich_model(now);

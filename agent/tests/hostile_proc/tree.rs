@@ -83,6 +83,7 @@ impl Tree {
         tree.add("proc/77/fd/0", b"");
         tree.add("proc/77/cgroup", b"0::/system.slice/tailscaled.service\n");
         for (name, content) in [
+            ("cgroup.procs", "77\n"),
             ("cpu.max", "50000 100000\n"),
             ("cpu.stat", "usage_usec 5\nnr_periods 10\nnr_throttled 4\nthrottled_usec 15\n"),
             ("memory.current", "4096\n"),
@@ -101,6 +102,7 @@ impl Tree {
         for name in ["speed", "duplex"] {
             tree.add(&format!("sys/class/net/lo/{name}"), b"1000\n");
         }
+        tree.add("sys/devices/system/cpu/online", b"0-1\n");
         for (name, content) in [
             ("cpufreq/scaling_cur_freq", "1200000\n"),
             ("cpufreq/cpuinfo_max_freq", "3400000\n"),

@@ -35,6 +35,7 @@ done
 for task in "/proc/$pid/task"/*; do
     copy "$task/stat" "$task/status" "$task/schedstat"
 done
-for name in cpu.max cpu.stat memory.current memory.max memory.events; do
+copy /sys/devices/system/cpu/online
+for name in cgroup.procs cpu.max cpu.stat memory.current memory.max memory.events; do
     copy "/sys/fs/cgroup/$(sed -n 's/^0::\///p' "/proc/$pid/cgroup")/$name"
 done

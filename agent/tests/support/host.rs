@@ -8,7 +8,7 @@ use tailgauge::model::host::{
     DeviceSettings, DeviceTraffic, Discipline, Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory,
     NetworkDevice, NetworkDevices, Paging, Pressure, Processes, Protocols, Qdisc, RoundTrip, Settings, Sizes,
     SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp,
-    TcpSockets, TcpStates, Throttling, Time, Udp, UdpSockets,
+    TcpSockets, TcpStates, Throttling, Time, Udp, UdpBuffers, UdpSockets,
 };
 use tailgauge::model::synthetic;
 
@@ -102,8 +102,15 @@ pub(super) fn host() -> Host {
             pressure: Some(Pressure { cpu: Some(stall), memory: None, io: Some(stall), irq: Some(0.125) }),
         }),
         udp: Some(TailscaledUdp {
-            ipv4: UdpSockets { sockets: 1, receive_buffer_bytes: 7 << 20, drops: 5, ..UdpSockets::default() },
-            ipv6: UdpSockets::default(),
+            ipv4: UdpSockets {
+                sockets: 1,
+                buffers: Some(UdpBuffers {
+                    receive_buffer_bytes: 7 << 20,
+                    drops: 5,
+                    ..UdpBuffers::default()
+                }),
+            },
+            ipv6: UdpSockets { sockets: 0, buffers: Some(UdpBuffers::default()) },
         }),
         tcp: Some(TcpSockets {
             states: TcpStates { established: Some(4), listen: 3, close_wait: 1, ..TcpStates::default() },
@@ -177,7 +184,7 @@ pub(super) fn host() -> Host {
         pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None, irq: Some(0.25) }),
         tailscaled: Some(Tailscaled {
             pid: 1,
-            start_time: Duration::from_millis(1_790_000_100_250),
+            started: Duration::from_millis(100_250),
             user_seconds: 2.0,
             system_seconds: 1.0,
             run_queue_delay_seconds: Some(0.5),

@@ -6,7 +6,8 @@ use super::Pressure;
 /// and cgroup-v1/).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cgroup {
-    /// CPUs that the tightest quota allows, such as 0.5; `None` without a quota.
+    /// CPUs that the tightest quota allows, such as 0.5; infinitely many without a quota. `None` when the group cannot be
+    /// seen, as from within another namespace.
     pub cpu_quota: Option<f64>,
     /// What quotas did; `None` where no level has the CPU controller.
     pub throttling: Option<Throttling>,

@@ -36,7 +36,7 @@ pub use sockets::{Conntrack, ConntrackStatistics, SocketUse};
 pub use tailscaled::Tailscaled;
 pub use tcp::{Connections, RoundTrip, TcpSockets, TcpStates};
 pub use time::{Discipline, Time};
-pub use udp::{TailscaledUdp, UdpSockets};
+pub use udp::{TailscaledUdp, UdpBuffers, UdpSockets};
 
 /// Filled by `sources::host`, one field a collector.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,7 +67,7 @@ pub struct Host {
     pub softnet: Option<Vec<Softnet>>,
     /// Collector `cgroup`; `None` while tailscaled does not run, too.
     pub cgroup: Option<Cgroup>,
-    /// Collector `udp`.
+    /// Collector `udp`; `None` without the right to see which sockets are tailscaled's, too.
     pub udp: Option<TailscaledUdp>,
     /// Collector `tcp`.
     pub tcp: Option<TcpSockets>,
@@ -95,6 +95,16 @@ pub struct Host {
     pub tailscaled: Option<Tailscaled>,
 }
 
+impl Host {
+    /// Moment of boot, since the Unix epoch, by the clock as it is set now: a board whose clock has no battery boots in
+    /// another year. As it was when the agent began where collector `cpu` says nothing.
+    #[must_use]
+    pub fn boot_time(&self) -> Option<Duration> {
+        let now = self.cpu.as_ref().and_then(|cpu| cpu.boot_time).map(Duration::from_secs);
+        now.or_else(|| self.boot.as_ref().map(|boot| boot.boot_time))
+    }
+}
+
 /// Facts that do not change until the next boot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Boot {
@@ -104,6 +114,6 @@ pub struct Boot {
     pub kernel_release: String,
     /// Logical CPUs that this process may run on.
     pub cpus: u32,
-    /// Moment of boot, since the Unix epoch.
+    /// Moment of boot, since the Unix epoch, by the clock as it was set when the agent began.
     pub boot_time: Duration,
 }

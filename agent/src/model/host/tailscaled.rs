@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct Tailscaled {
     /// Process id; changes when it is restarted.
     pub pid: i32,
-    /// Moment of its start, since the Unix epoch.
-    pub start_time: Duration,
+    /// From boot to its start: when that was depends on the clock, which may be set.
+    pub started: Duration,
     /// CPU seconds in user mode, all threads.
     pub user_seconds: f64,
     /// CPU seconds in kernel mode, all threads.
@@ -33,6 +33,6 @@ pub struct Tailscaled {
     pub open_fds: Option<u64>,
     /// Most open file descriptors that it may have (soft limit); `None` without a limit.
     pub max_fds: Option<u64>,
-    /// CPUs that it may run on (affinity).
+    /// CPUs that it may run on (affinity) and that are online.
     pub allowed_cpus: Option<u32>,
 }

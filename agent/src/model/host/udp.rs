@@ -3,8 +3,15 @@
 /// tailscaled's UDP sockets of one address family that wait for datagrams of anybody, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UdpSockets {
-    /// How many there are.
+    /// How many there are; 0 also where tailscaled may not mark its sockets, by which they are known.
     pub sockets: u64,
+    /// What waits for it, and was lost; `None` until a socket of either family was seen.
+    pub buffers: Option<UdpBuffers>,
+}
+
+/// What UDP sockets hold, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpBuffers {
     /// Bytes of memory that received datagrams take until tailscaled reads them.
     pub receive_queue_bytes: u64,
     /// Bytes of memory that they may take (`SO_RCVBUF`).
@@ -13,7 +20,7 @@ pub struct UdpSockets {
     pub transmit_queue_bytes: u64,
     /// Bytes of memory that they may take (`SO_SNDBUF`).
     pub transmit_buffer_bytes: u64,
-    /// Datagrams dropped because the receive buffer was full, since the agent first saw each socket.
+    /// Datagrams dropped because the receive buffer was full, since the agent first looked.
     pub drops: u64,
 }
 

@@ -1,6 +1,6 @@
 //! What UDP and TCP share of sock_diag(7) (include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c).
 
-use crate::sources::netlink::attributes;
+use crate::sources::netlink::{attributes, push_attribute};
 
 /// `SOCK_DIAG_BY_FAMILY`: sockets of one address family.
 pub(in crate::sources::host) const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -21,11 +21,17 @@ const ANSWER_RECEIVE_QUEUE: usize = 14;
 const ANSWER_TRANSMIT_QUEUE: usize = 15;
 /// `INET_DIAG_MARK`.
 const MARK: u16 = 15;
+/// `INET_DIAG_REQ_BYTECODE`: a program that says which sockets are wanted (`inet_diag_bc_run`).
+const BYTECODE: u16 = 1;
+/// `INET_DIAG_BC_MARK_COND`.
+const IF_MARK: u8 = 10;
+/// `struct inet_diag_bc_op`.
+pub(in crate::sources::host) const STEP_BYTES: usize = 4;
 
 /// tailscaled marks its sockets so that its own routes do not catch them (`LinuxBypassMark` in
 /// tsconst/linuxfw.go, `LinuxFwmarkMask`).
-pub(in crate::sources::host) const BYPASS_MARK: u32 = 0x8_0000;
-pub(in crate::sources::host) const MARK_MASK: u32 = 0xff_0000;
+const BYPASS_MARK: u32 = 0x8_0000;
+const MARK_MASK: u32 = 0xff_0000;
 
 /// A socket, named so that no later one is taken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +121,23 @@ pub(in crate::sources::host) fn request(
     request
 }
 
+/// Has the kernel answer with those sockets only that `program` accepts.
+pub(in crate::sources::host) fn push_program(request: &mut Vec<u8>, program: &[u8]) {
+    push_attribute(request, BYTECODE, program);
+}
+
+/// `struct inet_diag_bc_op`: where to go on when the condition holds, and when not.
+pub(in crate::sources::host) fn step(code: u8, holds: usize, holds_not: usize) -> Vec<u8> {
+    let [low, high] = (holds_not as u16).to_ne_bytes();
+    vec![code, holds as u8, low, high]
+}
+
+/// The condition of tailscaled's mark, and `struct inet_diag_markcond`. The kernel refuses it with EPERM to those whom it
+/// does not show marks.
+pub(in crate::sources::host) fn if_marked() -> (u8, Vec<u8>) {
+    (IF_MARK, [BYPASS_MARK.to_ne_bytes(), MARK_MASK.to_ne_bytes()].concat())
+}
+
 /// The word at `place` of an array of them.
 pub(in crate::sources::host) fn word(value: &[u8], place: usize) -> Option<u32> {
     value.get(place * 4..)?.first_chunk().map(|word| u32::from_ne_bytes(*word))
@@ -125,7 +148,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sources::netlink::push_attribute;
 
     /// An answer of the kernel with these attributes.
     fn answer(attributes: &[(u16, &[u8])]) -> Vec<u8> {

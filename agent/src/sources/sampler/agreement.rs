@@ -50,11 +50,9 @@ impl Agreement {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    const PROCESS: Process = Process { pid: 7, started_ticks: 250, start_time: Duration::ZERO };
+    const PROCESS: Process = Process { pid: 7, started_ticks: 250 };
 
     fn found(task: u64, started: u64) -> Found {
         Found { task, task_started: started, ..Found::default() }

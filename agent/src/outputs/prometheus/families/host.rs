@@ -1,5 +1,7 @@
 //! CPU, memory and load of the host.
 
+use std::time::Duration;
+
 use super::{Family, Section, View};
 use crate::model::host::{Cpu, Load, Memory, Paging, Pressure, Processes, Stall};
 use crate::outputs::prometheus::family::{Header, Kind};
@@ -31,12 +33,10 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_host_boot_timestamp_seconds",
                 &[],
-                "Unix time of the last boot.",
+                "Unix time of the last boot, by the clock as it is set now.",
             ),
             samples: |view, samples| {
-                if let Some(boot) = &view.model.host.boot {
-                    samples.sample().decimal(boot.boot_time.as_millis() as u64, 3);
-                }
+                timestamp(samples, view.model.host.boot_time());
             },
         },
         Family {
@@ -308,6 +308,13 @@ pub(super) const SECTION: Section = Section {
         },
     ],
 };
+
+/// A moment since the Unix epoch; none that no clock will ever say.
+pub(super) fn timestamp(samples: &mut Samples<'_>, time: Option<Duration>) {
+    if let Some(milliseconds) = time.and_then(|time| u64::try_from(time.as_millis()).ok()) {
+        samples.sample().decimal(milliseconds, 3);
+    }
+}
 
 fn cpu(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Cpu) -> u64) {
     samples.plain(view.model.host.cpu.as_ref().map(value));

@@ -1,8 +1,8 @@
 //! tailscaled: whether it answers, and what its process takes.
 
-use super::host::{stalled, waiting};
+use super::host::{stalled, timestamp, waiting};
 use super::{Family, Section, View};
-use crate::model::host::{Cgroup, Pressure, Tailscaled, Throttling, UdpSockets};
+use crate::model::host::{Cgroup, Pressure, Tailscaled, Throttling, UdpBuffers, UdpSockets};
 use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
@@ -118,13 +118,13 @@ pub(super) const SECTION: Section = Section {
                 "tailgauge_tailscaled_usable_cpus",
                 &[],
                 "CPUs that tailscaled may use at once, by its affinity and the tightest quota of its control groups; \
-                 may be a fraction.",
+                 may be a fraction. Absent while one of them is not known.",
             ),
             samples: |view, samples| {
                 let allowed = view.model.host.tailscaled.and_then(|process| process.allowed_cpus);
                 let quota = view.model.host.cgroup.and_then(|cgroup| cgroup.cpu_quota);
-                if let Some(allowed) = allowed.map(f64::from) {
-                    samples.sample().float(quota.map_or(allowed, |quota| quota.min(allowed)));
+                if let Some((allowed, quota)) = allowed.map(f64::from).zip(quota) {
+                    samples.sample().float(quota.min(allowed));
                 }
             },
         },
@@ -202,9 +202,10 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_tailscaled_udp_sockets",
                 &["family"],
-                "UDP sockets of tailscaled that wait for datagrams of anybody, known by their mark.",
+                "UDP sockets of tailscaled that wait for datagrams of anybody, known by their mark; 0 where it may not mark \
+                 them. Until there was one, what UDP sockets hold and drop is absent.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.sockets),
+            samples: |view, samples| udp(view, samples, |sum| Some(sum.sockets)),
         },
         Family {
             header: Header::gauge(
@@ -212,7 +213,7 @@ pub(super) const SECTION: Section = Section {
                 &["family"],
                 "Memory of datagrams that tailscaled has not read yet.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.receive_queue_bytes),
+            samples: |view, samples| buffers(view, samples, |sum| sum.receive_queue_bytes),
         },
         Family {
             header: Header::gauge(
@@ -220,7 +221,7 @@ pub(super) const SECTION: Section = Section {
                 &["family"],
                 "Memory that datagrams may take until tailscaled reads them.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.receive_buffer_bytes),
+            samples: |view, samples| buffers(view, samples, |sum| sum.receive_buffer_bytes),
         },
         Family {
             header: Header::gauge(
@@ -228,7 +229,7 @@ pub(super) const SECTION: Section = Section {
                 &["family"],
                 "Memory of datagrams that wait to be sent.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.transmit_queue_bytes),
+            samples: |view, samples| buffers(view, samples, |sum| sum.transmit_queue_bytes),
         },
         Family {
             header: Header::gauge(
@@ -236,15 +237,15 @@ pub(super) const SECTION: Section = Section {
                 &["family"],
                 "Memory that datagrams to be sent may take.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.transmit_buffer_bytes),
+            samples: |view, samples| buffers(view, samples, |sum| sum.transmit_buffer_bytes),
         },
         Family {
             header: Header::counter(
                 "tailgauge_tailscaled_udp_drops_total",
                 &["family"],
-                "Datagrams dropped because tailscaled did not read fast enough, since the agent first saw the socket.",
+                "Datagrams dropped because tailscaled did not read fast enough, since the agent first looked.",
             ),
-            samples: |view, samples| udp(view, samples, |sum| sum.drops),
+            samples: |view, samples| buffers(view, samples, |sum| sum.drops),
         },
         Family {
             header: Header::gauge("tailgauge_tailscaled_threads", &[], "Threads of tailscaled."),
@@ -294,12 +295,12 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_tailscaled_start_timestamp_seconds",
                 &[],
-                "Unix time at which tailscaled was started.",
+                "Unix time at which tailscaled was started, by the clock as it is set now.",
             ),
             samples: |view, samples| {
-                if let Some(process) = &view.model.host.tailscaled {
-                    samples.sample().decimal(process.start_time.as_millis() as u64, 3);
-                }
+                let started = view.model.host.tailscaled.map(|process| process.started);
+                let boot = view.model.host.boot_time();
+                timestamp(samples, boot.zip(started).map(|(boot, started)| boot.saturating_add(started)));
             },
         },
     ],
@@ -321,9 +322,15 @@ fn pressure<'a>(view: &'a View<'_>) -> Option<&'a Pressure> {
     view.model.host.cgroup.as_ref().and_then(|cgroup| cgroup.pressure.as_ref())
 }
 
-fn udp(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&UdpSockets) -> u64) {
+fn udp(view: &View<'_>, samples: &mut Samples<'_>, value: impl Fn(&UdpSockets) -> Option<u64>) {
     let Some(found) = &view.model.host.udp else { return };
     for (family, sum) in [("ipv4", &found.ipv4), ("ipv6", &found.ipv6)] {
-        samples.sample().label("family", family).integer(value(sum));
+        if let Some(value) = value(sum) {
+            samples.sample().label("family", family).integer(value);
+        }
     }
+}
+
+fn buffers(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&UdpBuffers) -> u64) {
+    udp(view, samples, |sum| sum.buffers.as_ref().map(value));
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Files, Place};
+use super::files::Files;
+use super::place::Place;
+use super::version::Version;
 use crate::model::host::Cgroup;
 use crate::sources::host::proc_file::read_once;
 use crate::sources::host::{HostError, Paths};
@@ -20,7 +22,7 @@ pub fn memory_limit(paths: &Paths) -> Result<Option<u64>, HostError> {
 fn limit(membership: &str, root: &Path) -> Result<Option<u64>, HostError> {
     let Some(place) = Place::of("memory", membership, root) else { return Ok(None) };
     let (mut found, mut files) = (Cgroup::default(), Files::default());
-    for level in place.levels() {
+    for level in place.levels(place.version == Version::Two) {
         place.version.memory(&level, &mut files, false, &mut found)?;
     }
     Ok(found.memory_limit_bytes)
@@ -37,6 +39,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let service = root.path().join("system.slice/tailgauge.service");
         fs::create_dir_all(&service).unwrap();
+        fs::write(service.join("cgroup.procs"), "").unwrap();
         let found = || limit("0::/system.slice/tailgauge.service\n", root.path()).unwrap();
         assert_eq!(found(), None);
         fs::write(service.join("memory.max"), "268435456\n").unwrap();

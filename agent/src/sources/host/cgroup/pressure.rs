@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Place;
+use super::place::Place;
 use crate::model::host::Pressure;
 use crate::sources::host::HostError;
 use crate::sources::host::pressure::{parse, parse_irq};
@@ -24,10 +24,8 @@ impl GroupPressure {
     /// none, and while pressure is off.
     pub(super) fn of(membership: &str, root: &Path) -> Option<Self> {
         // No controller's name, so none that version 1 may have taken.
-        let Place { mount, group, .. } = Place::of("pressure", membership, root)?;
-        let groups = [mount.join(&group), mount.join("unified").join(&group)];
-        let group = groups.into_iter().find(|group| group.join(CPU).exists())?;
-        Some(Self { group, ..Self::default() })
+        let group = Place::of("pressure", membership, root)?.own();
+        group.join(CPU).exists().then(|| Self { group, ..Self::default() })
     }
 
     /// What it says of each resource; nothing of one that the kernel does not know, or that was switched off meanwhile
@@ -58,6 +56,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let group = root.path().join(mount).join(GROUP);
         fs::create_dir_all(&group).unwrap();
+        fs::write(group.join("cgroup.procs"), "").unwrap();
         for (name, text) in files {
             fs::write(group.join(name), text).unwrap();
         }

@@ -8,6 +8,7 @@ mod threads;
 use std::fs;
 use std::path::Path;
 
+use super::cpu_list::CpuList;
 use super::proc_file::{ProcFile, number, unless_gone};
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Host, Tailscaled};
@@ -20,6 +21,7 @@ pub(in crate::sources) use threads::Threads;
 pub(super) struct TailscaledCollector {
     finder: Finder,
     known: Option<Known>,
+    online: CpuList,
 }
 
 /// A process with what is kept open of it.
@@ -58,11 +60,14 @@ impl Collector for TailscaledCollector {
         let directory = paths.procfs.join(process.pid.to_string());
         let sums = threads.follow(&directory, stat.threads)?;
         let max_fds = unless_gone(limits.parse_whole(&directory, "limits", |text| Ok(max_fds(text))))?;
-        let status = unless_gone(status.parse_whole(&directory, "status", |text| Ok(Status::parse(text))))?;
+        self.online.read(&paths.sysfs.join("devices/system/cpu"), "online")?;
+        let online = &self.online;
+        let status =
+            unless_gone(status.parse_whole(&directory, "status", |text| Ok(Status::parse(text, online))))?;
         let Status { swapped_bytes, allowed_cpus } = status.unwrap_or_default();
         Ok(Some(Tailscaled {
             pid: process.pid,
-            start_time: process.start_time,
+            started: process.started(),
             user_seconds: stat.user_seconds,
             system_seconds: stat.system_seconds,
             run_queue_delay_seconds: sums.map(|sums| sums.delay_nanoseconds as f64 / 1e9),
@@ -87,27 +92,20 @@ struct Status {
 }
 
 impl Status {
-    fn parse(text: &str) -> Self {
+    fn parse(text: &str, online: &CpuList) -> Self {
         let mut status = Self::default();
         for line in text.lines() {
             if let Some(value) = line.strip_prefix("VmSwap:") {
                 let kibibytes = number::<u64>(value.trim().strip_suffix(" kB"));
                 status.swapped_bytes = kibibytes.map(|kibibytes| kibibytes.saturating_mul(1024));
             } else if let Some(list) = line.strip_prefix("Cpus_allowed_list:") {
-                status.allowed_cpus = count_cpus(list.trim());
+                // That a CPU may come some day, or is offline, does not keep it from being named here; and not knowing which
+                // ones are there is not the same as none.
+                status.allowed_cpus = online.count_in(list.trim()).filter(|cpus| *cpus > 0);
             }
         }
         status
     }
-}
-
-/// How many CPUs a list such as `0-3,8` names.
-fn count_cpus(list: &str) -> Option<u32> {
-    list.split(',').try_fold(0u32, |sum, range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = (number::<u32>(Some(first))?, number::<u32>(Some(last))?);
-        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
-    })
 }
 
 /// Soft limit of /proc/PID/limits.
@@ -151,9 +149,7 @@ mod tests {
 
     impl Procfs {
         fn new() -> Self {
-            let root = tempfile::tempdir().unwrap();
-            fs::write(root.path().join("stat"), "cpu 1 2 3 4\nbtime 1000\n").unwrap();
-            Self(root)
+            Self(tempfile::tempdir().unwrap())
         }
 
         fn write(&self, path: &str, text: &str) {
@@ -172,6 +168,7 @@ mod tests {
         fn paths(&self) -> Paths {
             Paths {
                 procfs: self.0.path().to_owned(),
+                sysfs: self.0.path().join("sys"),
                 localapi: self.0.path().join("none"),
                 ..Paths::default()
             }
@@ -184,11 +181,11 @@ mod tests {
         procfs.process(77, 4200, 1_000_000_000);
         let mut collector = TailscaledCollector::default();
         let first = collector.collect(&procfs.paths()).unwrap().unwrap();
-        assert_eq!((first.pid, first.start_time), (77, Duration::from_secs(1042)));
+        assert_eq!((first.pid, first.started), (77, Duration::from_secs(42)));
         assert_eq!(first.run_queue_delay_seconds, Some(1.0));
-        procfs.process(77, 5200, 500_000_000);
+        procfs.process(77, 5205, 500_000_000);
         let second = collector.collect(&procfs.paths()).unwrap().unwrap();
-        assert_eq!(second.start_time, Duration::from_secs(1052));
+        assert_eq!(second.started, Duration::from_millis(52_050));
         assert_eq!(second.run_queue_delay_seconds, Some(0.5), "not added to that of the old process");
     }
 
@@ -231,17 +228,37 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_cpus_and_limits() {
-        for (list, expected) in
-            [("0-3,8", Some(5)), ("7", Some(1)), ("3-1", None), ("", None), ("0-4294967295", None)]
-        {
-            assert_eq!(count_cpus(list), expected, "{list:?}");
-        }
+    fn limits() {
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max open files            20000                524288               files     \n";
         assert_eq!((max_fds(limits), max_fds("Max open files unlimited")), (Some(20_000), None));
-        let status = Status::parse("VmSwap:\t      12 kB\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1\n");
-        assert_eq!((status.swapped_bytes, status.allowed_cpus), (Some(12 << 10), Some(2)));
+    }
+
+    #[test]
+    fn cpus_that_are_not_there_or_offline_are_not_allowed() {
+        let procfs = Procfs::new();
+        procfs.process(77, 4200, 0);
+        let status = |cpus| format!("VmSwap:\t      12 kB\nCpus_allowed:\tf\nCpus_allowed_list:\t{cpus}\n");
+        let mut collector = TailscaledCollector::default();
+        for (allowed, online, expected) in [
+            ("0-127", Some("0-3\n"), Some(4)),
+            ("0-127", Some("0,2-3\n"), Some(3)),
+            ("2-3", Some("0-3\n"), Some(2)),
+            ("8", Some("0-3\n"), None),
+            ("3-1", Some("0-3\n"), None),
+            ("0-127", None, None),
+        ] {
+            procfs.write("77/status", &status(allowed));
+            let path = procfs.0.path().join("sys/devices/system/cpu/online");
+            match online {
+                Some(online) => procfs.write("sys/devices/system/cpu/online", online),
+                None => fs::remove_file(path).unwrap(),
+            }
+            // It may have the file open that was removed.
+            collector.online = CpuList::default();
+            let found = collector.collect(&procfs.paths()).unwrap().unwrap();
+            assert_eq!((found.swapped_bytes, found.allowed_cpus), (Some(12 << 10), expected), "{allowed}");
+        }
     }
 
     #[test]
@@ -253,13 +270,15 @@ mod tests {
         let found = TailscaledCollector::default().collect(&paths).unwrap().unwrap();
         assert_eq!(found.pid as u32, std::process::id());
         assert!(found.open_fds.unwrap() >= 3 && found.max_fds > found.open_fds);
-        assert!(found.run_queue_delay_seconds.is_some() && found.allowed_cpus.is_some());
+        assert!(found.run_queue_delay_seconds.is_some());
+        let allowed = rustix::thread::sched_getaffinity(None).unwrap().count();
+        assert_eq!(found.allowed_cpus, Some(allowed), "as the scheduler sees it");
     }
 
     proptest! {
         #[test]
         fn any_text_is_an_answer_or_nothing(text in "[0-9() a-zS-]{0,120}") {
-            let _ = (parse_stat(&text, 100.0, 4096), count_cpus(&text), max_fds(&text));
+            let _ = (parse_stat(&text, 100.0, 4096), max_fds(&text));
         }
     }
 }

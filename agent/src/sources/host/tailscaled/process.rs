@@ -13,6 +13,7 @@ use crate::sources::host::{HostError, Paths};
 
 /// Content of /proc/PID/comm.
 const NAME: &str = "tailscaled";
+const NANOSECONDS: u64 = 1_000_000_000;
 /// While there is no such process, it is looked for only so often, since that is the dear part.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -20,9 +21,17 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sources) struct Process {
     pub(in crate::sources) pid: i32,
+    /// Since boot (`USER_HZ`).
     pub(in crate::sources) started_ticks: u64,
-    /// Since the Unix epoch.
-    pub(in crate::sources) start_time: Duration,
+}
+
+impl Process {
+    /// From boot to its start.
+    pub(super) fn started(self) -> Duration {
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        let (seconds, rest) = (self.started_ticks / per_second, self.started_ticks % per_second);
+        Duration::from_secs(seconds) + Duration::from_nanos(rest * NANOSECONDS / per_second)
+    }
 }
 
 /// Remembers which process it was.
@@ -30,7 +39,6 @@ pub(in crate::sources) struct Process {
 pub(in crate::sources) struct Finder {
     /// With its open /proc/PID/stat, which stays that of this process when another one gets its id.
     known: Option<(Process, ProcFile)>,
-    boot_time: ProcFile,
     /// When it was looked for in vain.
     pub(super) missed: Option<Instant>,
 }
@@ -53,14 +61,7 @@ impl Finder {
             self.missed = Some(Instant::now());
             return Ok(None);
         };
-        let boot = self.boot_time.parse_whole(&paths.procfs, "stat", |text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("btime "));
-            number(line).ok_or(Bad::Missing("btime"))
-        })?;
-        let since_boot = stat.started_ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-        let start_time = Duration::from_secs(boot)
-            .saturating_add(Duration::try_from_secs_f64(since_boot).unwrap_or_default());
-        let process = Process { pid, started_ticks: stat.started_ticks, start_time };
+        let process = Process { pid, started_ticks: stat.started_ticks };
         self.known = Some((process, file));
         Ok(Some((process, stat)))
     }

@@ -7,27 +7,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::info::TcpInfo;
-use crate::sources::host::sock_diag::{Answer, BYPASS_MARK, ID_BYTES, ID_REMOTE_ADDRESS, MARK_MASK};
-use crate::sources::netlink::{Netlink, push_attribute};
+use crate::sources::host::sock_diag::{
+    Answer, ID_BYTES, ID_REMOTE_ADDRESS, STEP_BYTES, if_marked, push_program, step,
+};
+use crate::sources::netlink::Netlink;
 
 /// `TCPDIAG_GETSOCK`, the older request: it alone walks the sockets of both address families at once.
 const TCPDIAG_GETSOCK: u16 = 18;
 /// `struct inet_diag_req`: family, lengths, extensions; socket; states; `idiag_dbs`.
 const HEADER_BYTES: usize = 4;
 const REQUEST_BYTES: usize = HEADER_BYTES + ID_BYTES + 8;
-/// `INET_DIAG_REQ_BYTECODE`.
-const BYTECODE: u16 = 1;
 /// `INET_DIAG_INFO`; bits of `idiag_ext` are numbered from 1.
 const INFO: u16 = 2;
 /// Sockets of one answer at most: so many take 60 ms.
 const MOST: usize = 50_000;
 
-/// `INET_DIAG_BC_…`: jump, remote address, mark.
+/// `INET_DIAG_BC_…`: jump, remote address.
 const JUMP: u8 = 1;
 const REMOTE: u8 = 8;
-const MARK: u8 = 10;
-/// `struct inet_diag_bc_op`.
-const STEP_BYTES: usize = 4;
 
 /// TCP states by number (include/net/tcp_states.h).
 pub(super) mod state {
@@ -106,7 +103,7 @@ fn request(states: &[u8], extensions: u8, wanted: &[Wanted]) -> Vec<u8> {
     let states = states.iter().fold(0u32, |mask, state| mask | 1 << state);
     request[HEADER_BYTES + ID_BYTES..][..4].copy_from_slice(&states.to_ne_bytes());
     if !wanted.is_empty() {
-        push_attribute(&mut request, BYTECODE, &filter(wanted));
+        push_program(&mut request, &filter(wanted));
     }
     request
 }
@@ -129,12 +126,6 @@ fn filter(wanted: &[Wanted]) -> Vec<u8> {
     program
 }
 
-/// `struct inet_diag_bc_op`: where to go on when the condition holds, and when not.
-fn step(code: u8, holds: usize, holds_not: usize) -> Vec<u8> {
-    let [low, high] = (holds_not as u16).to_ne_bytes();
-    vec![code, holds as u8, low, high]
-}
-
 /// `struct inet_diag_hostcond` or `struct inet_diag_markcond`.
 fn operand(wanted: Wanted) -> (u8, Vec<u8>) {
     match wanted {
@@ -149,7 +140,7 @@ fn operand(wanted: Wanted) -> (u8, Vec<u8>) {
             }
             (REMOTE, operand)
         }
-        Wanted::Marked => (MARK, [BYPASS_MARK.to_ne_bytes(), MARK_MASK.to_ne_bytes()].concat()),
+        Wanted::Marked => if_marked(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::sources::host::sock_diag::{
     Answer, ID_BYTES, ID_LOCAL_ADDRESS, ID_REMOTE_ADDRESS, ID_REMOTE_PORT, Protocol, SOCK_DIAG_BY_FAMILY,
-    Socket, request, word,
+    STEP_BYTES, Socket, if_marked, push_program, request, step, word,
 };
 use crate::sources::netlink::Netlink;
 
@@ -27,10 +27,15 @@ pub(in crate::sources) struct Memory {
     pub(in crate::sources) drops: u32,
 }
 
-/// Unconnected sockets with tailscaled's mark. Walks all UDP sockets: not for every sample.
+/// Unconnected sockets with tailscaled's mark; EPERM without the right to ask for marks. The kernel walks all UDP sockets:
+/// not for every sample.
 pub(in crate::sources) fn marked(netlink: &mut Netlink, family: u8) -> io::Result<Vec<Socket>> {
     let mut found = Vec::new();
-    let request = request(family, UDP, UNCONNECTED, &[0; ID_BYTES]);
+    let mut request = request(family, UDP, UNCONNECTED, &[0; ID_BYTES]).to_vec();
+    let (code, operand) = if_marked();
+    let end = STEP_BYTES + operand.len();
+    // Beyond the end is rejected.
+    push_program(&mut request, &[step(code, end, end + STEP_BYTES), operand].concat());
     netlink.request(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &request, |_, body| {
         found.extend(Answer::parse(body).filter(Answer::is_marked).map(|answer| answer.socket));
     })?;

@@ -48,7 +48,11 @@ pub(in crate::sources) struct Sockets {
     netlink: Option<Netlink>,
     known: Vec<Known>,
     listed: Option<Instant>,
-    drops: [u64; 2],
+    /// Whether what a socket dropped before it was listed is counted: it was not there at the first list.
+    counts_new: bool,
+    /// The kernel does not let this process ask for marks.
+    blind: bool,
+    drops: Option<[u64; 2]>,
 }
 
 impl Sockets {
@@ -74,26 +78,35 @@ impl Sockets {
         self.known.iter()
     }
 
-    /// Datagrams dropped since each socket was first seen, IPv4 and IPv6, closed sockets included.
-    pub(in crate::sources) const fn drops(&self) -> [u64; 2] {
+    /// Whether this process may not know which sockets are tailscaled's.
+    pub(in crate::sources) const fn is_blind(&self) -> bool {
+        self.blind
+    }
+
+    /// Datagrams dropped since the first reading, IPv4 and IPv6, closed sockets included. `None` until there was a socket:
+    /// a tailscaled that may not mark its own has drops that nobody sees.
+    pub(in crate::sources) const fn drops(&self) -> Option<[u64; 2]> {
         self.drops
     }
 
     fn refresh(&mut self, netlink: &mut Netlink) -> io::Result<()> {
+        if self.blind {
+            return Ok(());
+        }
         if self.listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
             self.list(netlink)?;
         }
-        let before = self.known.len();
-        let mut kept = Vec::with_capacity(before);
-        for known in &self.known {
-            if let Some(memory) = diag::memory(netlink, &known.socket)? {
-                let new = memory.drops.wrapping_sub(known.memory.drops);
-                self.drops[usize::from(known.is_ipv6())] += u64::from(new);
-                kept.push(Known { memory, ..*known });
-            }
+        let mut is_one_gone = false;
+        for known in &mut self.known {
+            let Some(memory) = diag::memory(netlink, &known.socket)? else {
+                is_one_gone = true;
+                continue;
+            };
+            let new = memory.drops.wrapping_sub(known.memory.drops);
+            self.drops.get_or_insert_default()[usize::from(known.is_ipv6())] += u64::from(new);
+            known.memory = memory;
         }
-        self.known = kept;
-        if self.known.len() < before {
+        if is_one_gone {
             // tailscaled binds anew when its network changes; the next sockets are there at once.
             self.list(netlink)?;
         }
@@ -102,17 +115,35 @@ impl Sockets {
 
     fn list(&mut self, netlink: &mut Netlink) -> io::Result<()> {
         let mut known = Vec::new();
+        let mut drops = self.drops.unwrap_or_default();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            for socket in diag::marked(netlink, family as u8)? {
+            let marked = match diag::marked(netlink, family as u8) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                    self.blind = true;
+                    return Ok(());
+                }
+                outcome => outcome?,
+            };
+            for socket in marked {
                 let same = self.known.iter().find(|other| other.socket.cookie() == socket.cookie());
                 known.push(match same {
                     Some(same) => *same,
-                    // What it dropped before is not ours to count.
-                    None => Known { socket, memory: diag::memory(netlink, &socket)?.unwrap_or_default() },
+                    None => {
+                        let memory = diag::memory(netlink, &socket)?.unwrap_or_default();
+                        let new = Known { socket, memory };
+                        if self.counts_new {
+                            drops[usize::from(new.is_ipv6())] += u64::from(memory.drops);
+                        }
+                        new
+                    }
                 });
             }
         }
+        if !known.is_empty() {
+            self.drops = Some(drops);
+        }
         self.known = known;
+        self.counts_new = true;
         self.listed = Some(Instant::now());
         Ok(())
     }
@@ -128,6 +159,7 @@ mod tests {
 
     use rustix::net::sockopt::set_socket_recv_buffer_size;
 
+    use super::super::tests::alone;
     use super::*;
 
     /// Marks `socket` as tailscaled marks its own; false without the right to.
@@ -164,10 +196,43 @@ mod tests {
         receiver.set_nonblocking(true).unwrap();
         let received = std::iter::from_fn(|| receiver.recv(&mut [0; 2000]).ok()).count();
         assert_eq!(after.drops as usize, SENT - received);
-        assert!(sockets.drops()[0] >= u64::from(after.drops) && after.drops > 0);
+        assert!(sockets.drops().unwrap()[0] >= u64::from(after.drops) && after.drops > 0);
         drop(receiver);
         sockets.read().unwrap();
         assert_eq!(ours(&sockets), None, "it is gone");
+    }
+
+    #[test]
+    fn what_a_socket_dropped_before_it_was_listed_counts_unless_it_was_there_first() {
+        alone(|| {
+            let loses = || {
+                let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+                assert!(mark(&receiver));
+                set_socket_recv_buffer_size(&receiver, 4 << 10).unwrap();
+                let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+                for _ in 0..100 {
+                    sender.send_to(&[7; 1000], receiver.local_addr().unwrap()).unwrap();
+                }
+                receiver
+            };
+            let mut sockets = Sockets::default();
+            let mut read = || {
+                sockets.forget_list();
+                sockets.read().unwrap();
+                let lost: u32 = sockets.iter().map(|known| known.memory.drops).sum();
+                (u64::from(lost), sockets.drops().unwrap())
+            };
+            let first = loses();
+            let (lost, drops) = read();
+            assert!(lost > 50 && drops == [0, 0], "not ours to count: {lost} {drops:?}");
+            // It is bound anew, and loses some before anybody looks.
+            drop(first);
+            let second = loses();
+            let (lost, drops) = read();
+            assert!(lost > 50 && drops == [lost, 0], "{lost} {drops:?}");
+            assert_eq!(read(), (lost, [lost, 0]), "once");
+            drop(second);
+        });
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::model::sampled::Sampled;
 use crate::sources::host::{Finder, HostError, Paths, Process, Stat, Threads};
 
 /// How often it is made sure that it is still the same process, and which threads it has: what a thread that is new
-/// waited is not seen before.
+/// waited before is not seen.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often threads are listed though they are as many as before.
 const LIST_INTERVAL: Duration = Duration::from_secs(5);
@@ -94,7 +94,7 @@ impl Tailscaled {
                 process,
                 directory: paths.procfs.join(process.pid.to_string()),
                 clock: clock(process, &stat),
-                threads: Threads::without_switches(),
+                threads: Threads::for_samples(),
                 list_threads: true,
                 ran: None,
                 waited: None,
@@ -137,16 +137,62 @@ fn clock(process: Process, stat: &Stat) -> Option<CpuClock> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Child, Command, Stdio};
+    use std::thread;
+
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
     use super::*;
 
-    fn own_time() -> Duration {
-        CpuClock::of(std::process::id() as i32).unwrap().time().unwrap()
+    /// A process that does nothing but work, and stands still while it is read.
+    struct Busy(Child);
+
+    impl Busy {
+        fn start() -> Self {
+            let mut command = Command::new("sh");
+            Self(command.args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn().unwrap())
+        }
+
+        fn pid(&self) -> Pid {
+            Pid::from_child(&self.0)
+        }
+
+        fn process(&self) -> Process {
+            Process { pid: self.pid().as_raw_nonzero().get(), started_ticks: 1 }
+        }
+
+        fn stop(&self) {
+            kill_process(self.pid(), Signal::STOP).unwrap();
+            let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
+            assert!(status.stopped(), "{status:?}");
+        }
+
+        /// Has it work for so long, by its clock.
+        fn work(&self, clock: CpuClock, time: Duration) {
+            let end = clock.time().unwrap() + time;
+            kill_process(self.pid(), Signal::CONT).unwrap();
+            while clock.time().unwrap() < end {
+                thread::yield_now();
+            }
+            self.stop();
+        }
     }
 
-    fn this_process(user_seconds: f64) -> (Process, Stat) {
-        let process =
-            Process { pid: std::process::id() as i32, started_ticks: 1, start_time: Duration::from_secs(1) };
-        let stat = Stat {
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    const WORK: Duration = Duration::from_millis(50);
+
+    #[test]
+    fn the_clock_is_used_where_procfs_agrees() {
+        let busy = Busy::start();
+        let own = CpuClock::of(busy.process().pid).unwrap();
+        busy.work(own, WORK);
+        let stat = |user_seconds| Stat {
             user_seconds,
             system_seconds: 0.0,
             threads: 1,
@@ -154,41 +200,39 @@ mod tests {
             virtual_bytes: 0,
             resident_bytes: 0,
         };
-        (process, stat)
-    }
-
-    #[test]
-    fn the_clock_is_used_where_procfs_agrees() {
-        let used = own_time().as_secs_f64();
-        let (process, stat) = this_process(used);
-        assert!(clock(process, &stat).is_some());
-        let (process, stat) = this_process(used + 1000.0);
-        assert!(clock(process, &stat).is_none(), "procfs shows another process by this id");
+        let used = own.time().unwrap().as_secs_f64();
+        assert!(clock(busy.process(), &stat(used)).is_some());
+        assert!(clock(busy.process(), &stat(used + 1000.0)).is_none(), "another process by this id");
     }
 
     #[test]
     fn clock_and_threads_agree_on_what_ran() {
-        let (process, _) = this_process(0.0);
+        let busy = Busy::start();
+        let clock = CpuClock::of(busy.process().pid).unwrap();
+        busy.work(clock, WORK);
         let known = |clock| Known {
-            process,
-            directory: PathBuf::from("/proc/self"),
+            process: busy.process(),
+            directory: PathBuf::from(format!("/proc/{}", busy.0.id())),
             clock,
-            threads: Threads::default(),
+            threads: Threads::for_samples(),
             list_threads: true,
             ran: None,
             waited: None,
         };
-        let (mut by_clock, mut by_threads) = (known(CpuClock::of(process.pid)), known(None));
+        let (mut by_clock, mut by_threads) = (known(Some(clock)), known(None));
         let mut read = || (by_clock.read().unwrap().unwrap(), by_threads.read().unwrap().unwrap());
-        let (first, _) = read();
-        assert_eq!(first, Used { ran: None, waited: None });
-        let started = own_time();
-        while own_time() < started + Duration::from_millis(200) {
-            std::hint::black_box(started);
-        }
+        let none = Used { ran: None, waited: None };
+        assert_eq!(read(), (none, none), "one reading is no sample");
+        busy.work(clock, WORK);
         let (clock, threads) = read();
-        assert!(threads.waited.is_some());
-        let [clock, threads] = [clock, threads].map(|used| used.ran.unwrap() as f64 / 1e9);
-        assert!(clock >= 0.19 && (clock - threads).abs() < 0.1, "{clock} {threads}");
+        let [clock, threads] = [clock, threads].map(|used| used.waited.and(used.ran).unwrap());
+        // It is told of before it has left its CPU.
+        const LEAVING: u64 = 1_000_000;
+        assert!(clock >= WORK.as_nanos() as u64 && clock.abs_diff(threads) < LEAVING, "{clock} {threads}");
+        let started = Instant::now();
+        let rest = Used { ran: Some(0), waited: Some(0) };
+        while read() != (rest, rest) {
+            assert!(started.elapsed() < Duration::from_secs(20), "it stands still");
+        }
     }
 }
