@@ -131,7 +131,7 @@ pub struct Tcp {
 pub struct Softnet {
     /// CPU number.
     pub cpu: u32,
-    /// Packets processed.
+    /// Packets that the CPU passed to the network stack (`__netif_receive_skb_core`).
     pub processed: u64,
     /// Packets dropped because the backlog was full (`net.core.netdev_max_backlog`).
     pub dropped: u64,

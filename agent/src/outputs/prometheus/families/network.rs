@@ -46,7 +46,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_host_ip_transmit_packets_total",
                 &["family"],
-                "IP packets that this host itself sent.",
+                "IP packets that this host itself sent; before kernel 6.7 IPv4 counts those that it forwarded, too.",
             ),
             samples: |view, samples| ip(view, samples, |ip| ip.out_requests),
         },
@@ -322,7 +322,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_host_softnet_processed_packets_total",
                 &["cpu"],
-                "Packets that a CPU took from the receive backlog.",
+                "Packets that a CPU passed to the network stack, from whatever device or queue.",
             ),
             samples: |view, samples| softnet(view, samples, |row| Some(row.processed)),
         },
