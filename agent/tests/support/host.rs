@@ -43,16 +43,12 @@ pub(super) fn host() -> Host {
     let udp = Udp { in_datagrams: Some(5), receive_buffer_errors: Some(2), ..Udp::default() };
     let stall = Stall { some_seconds: 1.5, full_seconds: Some(0.5) };
     Host {
-        boot: Some(Boot {
-            hostname: "exit".to_owned(),
-            kernel_release: "6.18.0".to_owned(),
-            cpus: 2,
-            boot_time: Duration::from_secs(1_790_000_000),
-        }),
+        boot: Some(Boot { hostname: "exit".to_owned(), kernel_release: "6.18.0".to_owned() }),
         cpu: Some(Cpu {
             total: time,
             per_cpu: vec![(0, time), (1, time)],
             context_switches: 9,
+            boot_time: Some(1_790_000_000),
             ..Cpu::default()
         }),
         cpu_frequencies: Some(vec![CpuFrequency {

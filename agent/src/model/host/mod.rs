@@ -19,8 +19,6 @@ mod tcp;
 mod time;
 mod udp;
 
-use std::time::Duration;
-
 pub use cgroup::{Cgroup, Throttling};
 pub use cpu::{Cpu, CpuFrequency, CpuTime, Load, Pressure, Stall};
 pub use devices::{
@@ -102,8 +100,4 @@ pub struct Boot {
     pub hostname: String,
     /// Kernel release, such as `6.18.44`.
     pub kernel_release: String,
-    /// Logical CPUs that this process may run on.
-    pub cpus: u32,
-    /// Moment of boot, since the Unix epoch.
-    pub boot_time: Duration,
 }

@@ -31,18 +31,17 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_host_boot_timestamp_seconds",
                 &[],
-                "Unix time of the last boot.",
+                "Unix time of the last boot, by the clock as it is set now.",
             ),
             samples: |view, samples| {
-                if let Some(boot) = &view.model.host.boot {
-                    samples.sample().decimal(boot.boot_time.as_millis() as u64, 3);
-                }
+                samples.plain(view.model.host.cpu.as_ref().and_then(|cpu| cpu.boot_time));
             },
         },
         Family {
-            header: Header::gauge("tailgauge_host_cpus", &[], "Logical CPUs."),
+            header: Header::gauge("tailgauge_host_cpus", &[], "Logical CPUs that are online."),
             samples: |view, samples| {
-                samples.plain(view.model.host.boot.as_ref().map(|boot| boot.cpus.into()));
+                let online = view.model.host.cpu.as_ref().map(|cpu| cpu.per_cpu.len() as u64);
+                samples.plain(online.filter(|cpus| *cpus > 0));
             },
         },
         Family {
