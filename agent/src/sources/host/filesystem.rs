@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::statvfs;
-
+use super::hanging::{Hanging, is_remote};
 use super::mountinfo::{Line, MountTable, unescape};
 use super::proc_file::Bad;
+use super::remote::Remote;
 use super::rest::Rest;
 use super::{Collector, HostError, Paths};
 use crate::model::host::{Filesystem, Host};
@@ -43,9 +43,6 @@ pub(super) const PSEUDO_OF_NODE_EXPORTER: [&str; 25] = [
 ];
 /// And those that it shows.
 const PSEUDO_BESIDES: [&str; 4] = ["efivarfs", "ramfs", "nfsd", "resctrl"];
-/// Types whose server can hang, and statvfs with it.
-const REMOTE: [&str; 9] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "glusterfs", "lustre"];
-
 /// Space fills up slowly, and every file system is a call of its own.
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -53,6 +50,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct FilesystemCollector {
     table: MountTable,
+    remote: Remote,
     rest: Rest,
 }
 
@@ -70,8 +68,10 @@ impl Collector for FilesystemCollector {
     }
 
     fn collect(&mut self, paths: &Paths) -> Result<Option<Vec<Filesystem>>, HostError> {
-        let mounts = self.table.parse(paths, parse)?;
-        let mut filesystems: Vec<_> = mounts.iter().filter_map(|mount| space(&paths.rootfs, mount)).collect();
+        let mounts = self.table.parse(paths, |text| parse(text, &paths.rootfs))?;
+        self.remote.begin();
+        let mut filesystems: Vec<_> =
+            mounts.iter().filter_map(|mount| space(&mut self.remote, mount)).collect();
         // Two that only differed in what was cleaned away would be the same series.
         let mut seen = HashSet::new();
         filesystems.retain(|filesystem| seen.insert(filesystem.mount_point.clone()));
@@ -83,65 +83,65 @@ impl Collector for FilesystemCollector {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     device: String,
+    /// As the host itself sees it.
     mount_point: PathBuf,
+    /// Where it is asked.
+    place: PathBuf,
+    may_hang: bool,
     fstype: String,
     read_only: bool,
 }
 
 /// The first mount of each local file system that holds data, in order; of several on one mount point the last,
 /// which covers the others.
-fn parse(text: &str) -> Result<Vec<Mount>, Bad> {
+fn parse(text: &str, rootfs: &Path) -> Result<Vec<Mount>, Bad> {
     let mut mounts: Vec<((u32, u32), Mount)> = Vec::new();
     let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    let mut hanging = Hanging::default();
     for (index, line) in text.lines().enumerate() {
-        let (number, mount) = mount(line).ok_or(Bad::Line(index + 1, "a line of mountinfo"))?;
+        let line = Line::parse(line).ok_or(Bad::Line(index + 1, "a line of mountinfo"))?;
+        hanging.add(&line, rootfs);
+        let mount = mount(&line, rootfs);
         let place = *places.entry(mount.mount_point.clone()).or_insert(mounts.len());
         match mounts.get_mut(place) {
-            Some(covered) => *covered = (number, mount),
-            None => mounts.push((number, mount)),
+            Some(covered) => *covered = (line.number, mount),
+            None => mounts.push((line.number, mount)),
         }
     }
     let mut seen = HashSet::new();
     mounts.retain(|(number, mount)| holds_data(&mount.fstype) && seen.insert(*number));
-    Ok(mounts.into_iter().map(|(_, mount)| mount).collect())
+    let mark = |(_, mount): (_, Mount)| Mount { may_hang: hanging.is_on_the_way_to(&mount.place), ..mount };
+    Ok(mounts.into_iter().map(mark).collect())
 }
 
-/// The device number and the mount.
-fn mount(line: &str) -> Option<((u32, u32), Mount)> {
-    let line = Line::parse(line)?;
-    let mount = Mount {
+fn mount(line: &Line<'_>, rootfs: &Path) -> Mount {
+    Mount {
         device: unescape(line.device).to_string_lossy().into_owned(),
-        mount_point: unescape(line.mount_point),
+        mount_point: line.point(),
+        place: line.place(rootfs),
+        may_hang: false,
         fstype: line.fstype.to_owned(),
         read_only: line.is_read_only(),
-    };
-    Some((line.number, mount))
+    }
 }
 
 fn holds_data(fstype: &str) -> bool {
-    !PSEUDO_OF_NODE_EXPORTER.contains(&fstype) && !PSEUDO_BESIDES.contains(&fstype) && !may_hang(fstype)
+    !PSEUDO_OF_NODE_EXPORTER.contains(&fstype) && !PSEUDO_BESIDES.contains(&fstype) && !is_remote(fstype)
 }
 
-/// Fuse may be anything, a hung server included, unless it says that a block device is behind it.
-pub(super) fn may_hang(fstype: &str) -> bool {
-    REMOTE.contains(&fstype) || fstype == "fuse" || fstype.starts_with("fuse.")
-}
-
-/// `None` when the file system cannot be asked (gone, no permission) or has no size.
-fn space(rootfs: &Path, mount: &Mount) -> Option<Filesystem> {
-    let below = mount.mount_point.strip_prefix("/").unwrap_or(Path::new(""));
-    let stat = statvfs(rootfs.join(below)).ok()?;
-    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    (stat.f_blocks > 0).then(|| Filesystem {
+/// `None` when the file system cannot be asked (gone, hangs, no permission) or has no size.
+fn space(remote: &mut Remote, mount: &Mount) -> Option<Filesystem> {
+    let space = remote.space(&mount.place, mount.may_hang).ok()?;
+    (space.size > 0).then(|| Filesystem {
         device: clean::text(&mount.device, "none"),
         mount_point: clean::text(&mount.mount_point.to_string_lossy(), "/"),
         fstype: clean::label(&mount.fstype, "unknown"),
         read_only: mount.read_only,
-        size_bytes: bytes(stat.f_blocks),
-        free_bytes: bytes(stat.f_bfree),
-        available_bytes: bytes(stat.f_bavail),
-        files: stat.f_files,
-        files_free: stat.f_ffree,
+        size_bytes: space.size,
+        free_bytes: space.free,
+        available_bytes: space.available,
+        files: space.files,
+        files_free: space.files_free,
     })
 }
 
@@ -163,31 +163,59 @@ mod tests {
 
     #[test]
     fn local_file_systems_once_each() {
-        let mounts = parse(MOUNTINFO).unwrap();
+        let mounts = parse(MOUNTINFO, Path::new("/")).unwrap();
         let points: Vec<_> = mounts.iter().map(|mount| mount.mount_point.to_str().unwrap()).collect();
         assert_eq!(points, ["/", "/mnt/with blank\\n", "/run/shm"]);
         assert_eq!((mounts[0].device.as_str(), mounts[2].device.as_str()), ("/dev/vda", "covering"));
     }
 
+    /// Whether each file system that is asked may hang.
+    fn may_hang(text: &str) -> Vec<(String, bool)> {
+        let mounts = parse(text, Path::new("/")).unwrap();
+        let row = |mount: Mount| (mount.mount_point.to_str().unwrap().to_owned(), mount.may_hang);
+        mounts.into_iter().map(row).collect()
+    }
+
+    #[test]
+    fn a_local_file_system_under_or_in_one_that_may_hang_is_asked_as_one_that_may() {
+        let row = |point: &str, may_hang| (point.to_owned(), may_hang);
+        let local = "27 1 254:0 / / rw - ext4 /dev/vda rw\n28 27 254:1 / /data/local rw - xfs /dev/vdb rw\n";
+        assert_eq!(may_hang(local), [row("/", false), row("/data/local", false)]);
+        let far = "29 27 0:50 / /data rw - nfs4 server:/x rw\n";
+        for text in [format!("{local}{far}"), format!("{far}{local}")] {
+            assert_eq!(may_hang(&text), [row("/", false), row("/data/local", true)]);
+        }
+        let disk = "30 27 254:2 / /usb rw - fuseblk /dev/sda1 rw\n";
+        assert_eq!(may_hang(disk), [row("/usb", true)], "local, and a program stands before it");
+    }
+
     fn mounted_at(place: &str) -> Mount {
-        Mount { device: "x".into(), mount_point: place.into(), fstype: "ext4".into(), read_only: false }
+        Mount {
+            device: "x".into(),
+            mount_point: place.into(),
+            place: place.into(),
+            may_hang: false,
+            fstype: "ext4".into(),
+            read_only: false,
+        }
     }
 
     #[test]
     fn the_root_of_this_host_has_space() {
         let mount = mounted_at("/");
-        let root = space(Path::new("/"), &mount).unwrap();
+        let root = space(&mut Remote::default(), &mount).unwrap();
         assert!(root.size_bytes >= root.free_bytes && root.free_bytes >= root.available_bytes, "{root:?}");
         assert!(root.size_bytes > 1 << 20);
     }
 
     #[test]
     fn a_mount_point_that_is_gone_is_left_out() {
-        assert_eq!(space(Path::new("/"), &mounted_at("/no/such/place")), None);
+        assert_eq!(space(&mut Remote::default(), &mounted_at("/no/such/place")), None);
     }
 
     #[test]
     fn a_bad_line_is_named() {
+        let parse = |text: &str| parse(text, Path::new("/"));
         assert_eq!(parse("22 27 0:21 / /proc rw\n"), Err(Bad::Line(1, "a line of mountinfo")));
         assert_eq!(parse(&format!("{MOUNTINFO}1 - ext4\n")), Err(Bad::Line(11, "a line of mountinfo")));
     }
@@ -195,7 +223,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_an_answer_or_an_error(text in "[ 0-9/\\\\a-z:-]{0,40}( - )?[a-z \\\\0-7]{0,20}\n?") {
-            let _ = parse(&text);
+            let _ = parse(&text, Path::new("/"));
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::proc_file::{Bad, ProcFile, number};
 use super::{HostError, Paths};
@@ -64,6 +64,26 @@ impl<'a> Line<'a> {
         let (fstype, device) = (right.next()?, right.next()?);
         let super_options = right.next().unwrap_or_default();
         Some(Self { number, mount_point, options, fstype, device, super_options })
+    }
+
+    /// The mount point.
+    pub(super) fn point(&self) -> PathBuf {
+        unescape(self.mount_point)
+    }
+
+    /// The mount point, escaped, without `rootfs` before it; `None` when it is not there.
+    pub(super) fn below(&self, rootfs: &Path) -> Option<&'a str> {
+        let prefix = rootfs.to_str().unwrap_or_default().trim_end_matches('/');
+        match self.mount_point.strip_prefix(prefix)? {
+            "" => Some("/"),
+            rest => rest.starts_with('/').then_some(rest),
+        }
+    }
+
+    /// Where it can be asked.
+    pub(super) fn place(&self, rootfs: &Path) -> PathBuf {
+        let point = unescape(self.below(rootfs).unwrap_or(self.mount_point));
+        rootfs.join(point.strip_prefix("/").unwrap_or(&point))
     }
 
     /// Mounted so, or made so after an error.
