@@ -80,8 +80,7 @@ pub(super) fn host() -> Host {
             ..Paging::default()
         }),
         disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),
-        // The same twice, as two names may be after cleaning.
-        filesystems: Some(vec![filesystem.clone(), filesystem]),
+        filesystems: Some(vec![filesystem]),
         protocols: Some(Protocols {
             ipv4: ip,
             ipv6: Some(ip),

@@ -57,7 +57,7 @@ pub struct Host {
     pub paging: Option<Paging>,
     /// Collector `diskstats`: whole disks, in the order of the file.
     pub disks: Option<Vec<Disk>>,
-    /// Collector `filesystem`: local file systems that hold data, in the order of the mount table.
+    /// Collector `filesystem`: local file systems that hold data, in the order of the mount table, no mount point twice.
     pub filesystems: Option<Vec<Filesystem>>,
     /// Collector `netstat`.
     pub protocols: Option<Protocols>,

@@ -17,6 +17,7 @@ mod interrupts;
 mod link;
 mod loadavg;
 mod meminfo;
+mod mount_tree;
 mod mountinfo;
 mod netstat;
 mod node;
