@@ -40,7 +40,8 @@ pub(super) fn host() -> Host {
         reverse_path_drops: Some(2),
         ..Ip::default()
     };
-    let udp = Udp { in_datagrams: Some(5), receive_buffer_errors: Some(2), ..Udp::default() };
+    let udp =
+        Udp { in_datagrams: Some(5), in_errors: Some(3), receive_buffer_errors: Some(2), ..Udp::default() };
     let stall = Stall { some_seconds: 1.5, full_seconds: Some(0.5) };
     Host {
         boot: Some(Boot { hostname: "exit".to_owned(), kernel_release: "6.18.0".to_owned() }),
@@ -86,7 +87,14 @@ pub(super) fn host() -> Host {
             ipv6: Some(ip),
             udp,
             udp6: None,
-            tcp: HostTcp { established: Some(4), retransmitted_segments: Some(6), ..HostTcp::default() },
+            tcp: HostTcp {
+                established: Some(4),
+                retransmitted_segments: Some(6),
+                lost_retransmits: Some(7),
+                sack_recoveries: Some(8),
+                mtu_probe_successes: Some(9),
+                ..HostTcp::default()
+            },
         }),
         cgroup: Some(Cgroup {
             cpu_quota: Some(0.5),
@@ -116,6 +124,7 @@ pub(super) fn host() -> Host {
                 gso_max_bytes: Some(65_536),
                 speed_megabits: Some(1000),
                 duplex: Some("full"),
+                receive_no_handler: 5,
                 transmit: DeviceTraffic { bytes: 100, packets: 2, errors: 0, dropped: 1 },
                 ..NetworkDevice::default()
             }],
@@ -167,7 +176,13 @@ pub(super) fn host() -> Host {
             congestion_control: Some("cubic".to_owned()),
             default_qdisc: None,
         }),
-        softnet: Some(vec![Softnet { cpu: 0, processed: 77, backlog: Some(0), ..Softnet::default() }]),
+        softnet: Some(vec![Softnet {
+            cpu: 0,
+            processed: 77,
+            received_rps: 6,
+            backlog: Some(0),
+            ..Softnet::default()
+        }]),
         pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None, irq: Some(0.25) }),
         tailscaled: Some(Tailscaled {
             pid: 1,

@@ -79,11 +79,9 @@ fn disk(stat: &DiskStat) -> Disk {
     Disk {
         name: clean::label(&stat.name, "unknown"),
         reads: stat.reads,
-        reads_merged: stat.merged,
         read_bytes: stat.sectors_read.saturating_mul(SECTOR_BYTES),
         read_seconds: seconds(stat.time_reading),
         writes: stat.writes,
-        writes_merged: stat.writes_merged,
         written_bytes: stat.sectors_written.saturating_mul(SECTOR_BYTES),
         write_seconds: seconds(stat.time_writing),
         io_now: stat.in_progress,
