@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Connections, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime, DeviceInterrupts,
-    DeviceSettings, DeviceTraffic, Discipline, Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory,
-    NetworkDevice, NetworkDevices, Paging, Pressure, Processes, Protocols, Qdisc, RoundTrip, Settings, Sizes,
-    SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp,
-    TcpSockets, TcpStates, Throttling, Time, Udp, UdpSockets,
+    Boot, Cgroup, Coalescing, Connections, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime,
+    DeviceInterrupts, DeviceSettings, DeviceTraffic, Discipline, Disk, DriverStatistics, Filesystem, Host,
+    Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Processes, Protocols, Qdisc,
+    RoundTrip, Settings, Sizes, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled,
+    TailscaledUdp, Tcp as HostTcp, TcpSockets, TcpStates, Throttling, Time, Udp, UdpSockets,
 };
 use tailgauge::model::synthetic;
 
@@ -136,6 +136,8 @@ pub(super) fn host() -> Host {
             transmit_ring: Sizes { now: Some(512), most: Some(2048) },
             receive_queues: Sizes { now: Some(1), most: Some(2) },
             transmit_queues: Sizes { now: Some(3), most: Some(4) },
+            receive_coalescing: Coalescing { delay_microseconds: Some(50), adaptive: Some(true) },
+            transmit_coalescing: Coalescing { delay_microseconds: Some(0), adaptive: Some(false) },
             receive_pause: Some(true),
             transmit_pause: Some(false),
         }]),

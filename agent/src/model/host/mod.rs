@@ -22,7 +22,7 @@ mod udp;
 pub use cgroup::{Cgroup, Throttling};
 pub use cpu::{Cpu, CpuFrequency, CpuTime, Load, Pressure, Stall};
 pub use devices::{
-    DeviceSettings, DeviceTraffic, DriverStatistics, NetworkDevice, NetworkDevices, Qdisc, Sizes,
+    Coalescing, DeviceSettings, DeviceTraffic, DriverStatistics, NetworkDevice, NetworkDevices, Qdisc, Sizes,
 };
 pub use disk::{Disk, Filesystem};
 pub use interrupts::{DeviceInterrupts, SoftirqVector, Softirqs};

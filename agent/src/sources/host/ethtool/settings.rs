@@ -1,4 +1,4 @@
-//! Collector `ethtool`: features, rings, queues and flow control by generic netlink.
+//! Collector `ethtool`: features, rings, queues, interrupt coalescing and flow control by generic netlink.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use crate::sources::netlink::attributes;
 
 const RINGS_GET: u8 = 15;
 const CHANNELS_GET: u8 = 17;
+const COALESCE_GET: u8 = 19;
 const PAUSE_GET: u8 = 21;
 /// Somebody changes them by hand, if at all, and each question stops all network configuration.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -30,8 +31,7 @@ pub(in crate::sources::host) struct EthtoolCollector {
 
 impl Collector for EthtoolCollector {
     const NAME: &'static str = "ethtool";
-    const HELP: &'static str =
-        "offloads, rings, queues and flow control of up to 16 network devices by netlink, read every 10 s";
+    const HELP: &'static str = "offloads, rings, queues, interrupt delays and flow control of up to 16 network devices by netlink, read every 10 s";
     type Output = Vec<DeviceSettings>;
 
     fn field(host: &mut Host) -> &mut Option<Vec<DeviceSettings>> {
@@ -86,6 +86,7 @@ fn ask(family: &mut Family, bits: &Bits, device: devices::Device) -> io::Result<
     let mut settings = DeviceSettings { device: device.name, offloads, ..DeviceSettings::default() };
     family.ask_device(RINGS_GET, device.index, |answer| rings(answer, &mut settings))?;
     family.ask_device(CHANNELS_GET, device.index, |answer| channels(answer, &mut settings))?;
+    family.ask_device(COALESCE_GET, device.index, |answer| coalescing(answer, &mut settings))?;
     family.ask_device(PAUSE_GET, device.index, |answer| pause(answer, &mut settings))?;
     Ok(Some(settings))
 }
@@ -125,6 +126,21 @@ fn channels(answer: &[u8], settings: &mut DeviceSettings) {
     }
 }
 
+/// `ETHTOOL_A_COALESCE_…`: what the driver does not support is left out, unless it is set all the same.
+fn coalescing(answer: &[u8], settings: &mut DeviceSettings) {
+    let (receive, transmit) = (&mut settings.receive_coalescing, &mut settings.transmit_coalescing);
+    for (kind, value) in attributes(answer) {
+        let on = value.first().map(|byte| *byte != 0);
+        match kind {
+            2 => receive.delay_microseconds = word(value).map(u64::from),
+            6 => transmit.delay_microseconds = word(value).map(u64::from),
+            11 => receive.adaptive = on,
+            12 => transmit.adaptive = on,
+            _ => {}
+        }
+    }
+}
+
 /// `ETHTOOL_A_PAUSE_…`.
 fn pause(answer: &[u8], settings: &mut DeviceSettings) {
     for (kind, value) in attributes(answer) {
@@ -142,7 +158,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::host::Sizes;
+    use crate::model::host::{Coalescing, Sizes};
     use crate::sources::netlink::push_attribute;
 
     fn words(attributes: &[(u16, u32)]) -> Vec<u8> {
@@ -188,6 +204,17 @@ mod tests {
     }
 
     #[test]
+    fn interrupts_are_put_off_each_way_for_itself() {
+        let mut body = words(&[(2, 50), (3, 64), (6, 0), (7, 1)]);
+        push_attribute(&mut body, 11, &[1]);
+        let mut settings = DeviceSettings::default();
+        coalescing(&body, &mut settings);
+        let receive = Coalescing { delay_microseconds: Some(50), adaptive: Some(true) };
+        let transmit = Coalescing { delay_microseconds: Some(0), adaptive: None };
+        assert_eq!((settings.receive_coalescing, settings.transmit_coalescing), (receive, transmit));
+    }
+
+    #[test]
     fn within_the_interval_nothing_is_asked_again() {
         let mut collector = EthtoolCollector::default();
         assert!(!collector.rests());
@@ -202,6 +229,7 @@ mod tests {
             let mut settings = DeviceSettings::default();
             rings(&body, &mut settings);
             channels(&body, &mut settings);
+            coalescing(&body, &mut settings);
             pause(&body, &mut settings);
         }
     }
