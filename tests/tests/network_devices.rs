@@ -129,6 +129,8 @@ fn the_tunnel_comes_first_though_it_is_the_youngest() {
     let names: Vec<_> =
         host.device_settings.iter().flat_map(|list| list.iter()).map(|device| &device.device).collect();
     assert_eq!(names, ["tailscale0", "near0", "tun7"]);
+    let drivers = host.device_settings.iter().flatten().map(|device| device.driver.as_deref());
+    assert_eq!(drivers.collect::<Vec<_>>(), [Some("tun"), Some("veth"), Some("tun")]);
     assert_eq!(host.driver_statistics.unwrap().len(), 1, "a TUN device has no driver that counts");
 }
 

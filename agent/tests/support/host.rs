@@ -131,6 +131,7 @@ pub(super) fn host() -> Host {
         }),
         device_settings: Some(vec![DeviceSettings {
             device: "eth0".to_owned(),
+            driver: Some("virtio_net".to_owned()),
             offloads: vec![("rx-gro-list", false), ("rx-udp-gro-forwarding", true)],
             receive_ring: Sizes { now: Some(256), most: Some(1024) },
             transmit_ring: Sizes { now: Some(512), most: Some(2048) },

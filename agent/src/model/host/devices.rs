@@ -64,6 +64,8 @@ pub struct NetworkDevices {
 pub struct DeviceSettings {
     /// Device name; cleaned.
     pub device: String,
+    /// Name of its driver, such as `virtio_net`; cleaned.
+    pub driver: Option<String>,
     /// Features by the names that ethtool(8) prints, and whether they are on. What this kernel does not know is not
     /// in the list.
     pub offloads: Vec<(&'static str, bool)>,

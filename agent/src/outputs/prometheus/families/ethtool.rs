@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Family, Section, View};
 use crate::model::host::{Coalescing, DeviceSettings, DriverStatistics};
-use crate::outputs::prometheus::family::Header;
+use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
 pub(super) const SECTION: Section = Section {
@@ -13,6 +13,21 @@ pub(super) const SECTION: Section = Section {
             10 seconds, statistics of drivers at each scrape, or more seldom where that takes long. They go back when a \
             device is reset or gets fewer queues. What a device or this kernel does not have is absent.",
     families: &[
+        Family {
+            header: Header {
+                name: "tailgauge_host_network_driver_info",
+                kind: Kind::Info,
+                labels: &["device", "driver"],
+                help: "Driver of the device, such as virtio_net in a virtual machine.",
+            },
+            samples: |view, samples| {
+                for device in settings(view) {
+                    if let Some(driver) = &device.driver {
+                        samples.sample().label("device", &device.device).label("driver", driver).integer(1);
+                    }
+                }
+            },
+        },
         Family {
             header: Header::gauge(
                 "tailgauge_host_network_offload_enabled",
