@@ -2,10 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use std::net::UdpSocket;
+use std::process::Command;
 use std::time::Duration;
 
 use tailgauge::model::collector::Collectors;
-use tailgauge::model::host::{DeviceSettings, DriverStatistics, Host};
+use tailgauge::model::host::{Coalescing, DeviceSettings, DriverStatistics, Host};
 use tailgauge::sources::host::{HostSource, Paths};
 use tailgauge_testbed::netns::{Namespace, unique_prefix};
 use tailgauge_testbed::process::{run, wait_until};
@@ -128,7 +129,34 @@ fn the_tunnel_comes_first_though_it_is_the_youngest() {
     let names: Vec<_> =
         host.device_settings.iter().flat_map(|list| list.iter()).map(|device| &device.device).collect();
     assert_eq!(names, ["tailscale0", "near0", "tun7"]);
+    let drivers = host.device_settings.iter().flatten().map(|device| device.driver.as_deref());
+    assert_eq!(drivers.collect::<Vec<_>>(), [Some("tun"), Some("veth"), Some("tun")]);
     assert_eq!(host.driver_statistics.unwrap().len(), 1, "a TUN device has no driver that counts");
+}
+
+#[test]
+fn interrupts_are_put_off_as_ethtool_prints() {
+    let test = "interrupts_are_put_off_as_ethtool_prints";
+    let Ok(()) = needs::root_and(test, &["ip", "ethtool"]) else { return };
+    // veth has no interrupts; hardware of this machine may.
+    let pair = Pair::up();
+    let own = pair.collect().0;
+    assert_eq!([own.receive_coalescing, own.transmit_coalescing], [Coalescing::default(); 2]);
+    for device in collect().device_settings.unwrap() {
+        let Ok(text) = run(Command::new("ethtool").args(["-c", &device.device])) else { continue };
+        let delay = |name| printed(&text, name).next().and_then(|value| value.parse::<u64>().ok());
+        let found = [device.receive_coalescing, device.transmit_coalescing];
+        assert_eq!(found.map(|way| way.delay_microseconds), ["rx-usecs", "tx-usecs"].map(delay), "{text}");
+        // Adaptive RX: off  TX: n/a
+        let line: Vec<&str> =
+            text.lines().find(|line| line.starts_with("Adaptive")).unwrap().split(' ').collect();
+        let adaptive = [line[2], *line.last().unwrap()].map(|said| match said {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        });
+        assert_eq!(found.map(|way| way.adaptive), adaptive, "{text}");
+    }
 }
 
 #[test]

@@ -32,6 +32,12 @@ fn seconds(exposition: &Exposition, cpu: &str, mode: &str) -> Option<f64> {
     all.iter().find(|sample| fits(&sample.labels)).map(|sample| sample.value)
 }
 
+fn plain(exposition: &Exposition, name: &str) -> f64 {
+    let samples = exposition.named(name);
+    assert_eq!(samples.len(), 1, "{name}");
+    samples[0].value
+}
+
 fn cpus(exposition: &Exposition, name: &str) -> Vec<String> {
     let mut cpus: Vec<_> = exposition.named(name).iter().map(|sample| sample.labels["cpu"].clone()).collect();
     cpus.dedup();
@@ -60,8 +66,22 @@ fn a_cpu_that_goes_has_no_series_and_the_others_keep_theirs_until_it_comes_back(
         ] {
             assert_eq!(cpus(&exposition, name), expected, "{name}");
         }
+        assert_eq!(plain(&exposition, "tailgauge_host_cpus"), expected.len() as f64);
         assert_eq!(seconds(&exposition, "2", "user"), Some(3.0), "not shifted");
         assert_eq!(seconds(&exposition, "2", "idle"), Some(30.0));
+    }
+}
+
+#[test]
+fn the_moment_of_boot_moves_when_the_clock_is_set() {
+    let mut tree = Tree::of_this_machine();
+    let mut observer = Observer::new(&tree);
+    // A board without a clock of its own wakes up in 1970.
+    for moment in [7, 1_790_000_000] {
+        tree.set("proc/stat", &format!("cpu 9 0 0 9\ncpu0 9 0 0 9\nbtime {moment}\n"));
+        assert_eq!(observer.collect().failed, Vec::<String>::new());
+        let said = plain(&observer.exposition(), "tailgauge_host_boot_timestamp_seconds");
+        assert_eq!(said, f64::from(moment));
     }
 }
 

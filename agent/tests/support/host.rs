@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tailgauge::model::host::{
-    Boot, Cgroup, Connections, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime, DeviceInterrupts,
-    DeviceSettings, DeviceTraffic, Discipline, Disk, DriverStatistics, Filesystem, Host, Ip, Load, Memory,
-    NetworkDevice, NetworkDevices, Paging, Pressure, Processes, Protocols, Qdisc, RoundTrip, Settings, Sizes,
-    SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled, TailscaledUdp, Tcp as HostTcp,
-    TcpSockets, TcpStates, Throttling, Time, Udp, UdpBuffers, UdpSockets,
+    Boot, Cgroup, Coalescing, Connections, Conntrack, ConntrackStatistics, Cpu, CpuFrequency, CpuTime,
+    DeviceInterrupts, DeviceSettings, DeviceTraffic, Discipline, Disk, DriverStatistics, Filesystem, Host,
+    Ip, Load, Memory, NetworkDevice, NetworkDevices, Paging, Pressure, Processes, Protocols, Qdisc,
+    RoundTrip, Settings, Sizes, SocketUse, SoftirqVector, Softirqs, Softnet, Stall, Tailscaled,
+    TailscaledUdp, Tcp as HostTcp, TcpSockets, TcpStates, Throttling, Time, Udp, UdpBuffers, UdpSockets,
 };
 use tailgauge::model::synthetic;
 
@@ -40,19 +40,16 @@ pub(super) fn host() -> Host {
         reverse_path_drops: Some(2),
         ..Ip::default()
     };
-    let udp = Udp { in_datagrams: Some(5), receive_buffer_errors: Some(2), ..Udp::default() };
+    let udp =
+        Udp { in_datagrams: Some(5), in_errors: Some(3), receive_buffer_errors: Some(2), ..Udp::default() };
     let stall = Stall { some_seconds: 1.5, full_seconds: Some(0.5) };
     Host {
-        boot: Some(Boot {
-            hostname: "exit".to_owned(),
-            kernel_release: "6.18.0".to_owned(),
-            cpus: 2,
-            boot_time: Duration::from_secs(1_790_000_000),
-        }),
+        boot: Some(Boot { hostname: "exit".to_owned(), kernel_release: "6.18.0".to_owned() }),
         cpu: Some(Cpu {
             total: time,
             per_cpu: vec![(0, time), (1, time)],
             context_switches: 9,
+            boot_time: Some(1_790_000_000),
             ..Cpu::default()
         }),
         cpu_frequencies: Some(vec![CpuFrequency {
@@ -84,14 +81,20 @@ pub(super) fn host() -> Host {
             ..Paging::default()
         }),
         disks: Some(vec![Disk { name: "vda".to_owned(), reads: 3, read_seconds: 0.125, ..Disk::default() }]),
-        // The same twice, as two names may be after cleaning.
-        filesystems: Some(vec![filesystem.clone(), filesystem]),
+        filesystems: Some(vec![filesystem]),
         protocols: Some(Protocols {
             ipv4: ip,
             ipv6: Some(ip),
             udp,
             udp6: None,
-            tcp: HostTcp { established: Some(4), retransmitted_segments: Some(6), ..HostTcp::default() },
+            tcp: HostTcp {
+                established: Some(4),
+                retransmitted_segments: Some(6),
+                lost_retransmits: Some(7),
+                sack_recoveries: Some(8),
+                mtu_probe_successes: Some(9),
+                ..HostTcp::default()
+            },
         }),
         cgroup: Some(Cgroup {
             cpu_quota: Some(0.5),
@@ -129,17 +132,21 @@ pub(super) fn host() -> Host {
                 gso_max_bytes: Some(65_536),
                 speed_megabits: Some(1000),
                 duplex: Some("full"),
+                receive_no_handler: 5,
                 transmit: DeviceTraffic { bytes: 100, packets: 2, errors: 0, dropped: 1 },
                 ..NetworkDevice::default()
             }],
         }),
         device_settings: Some(vec![DeviceSettings {
             device: "eth0".to_owned(),
+            driver: Some("virtio_net".to_owned()),
             offloads: vec![("rx-gro-list", false), ("rx-udp-gro-forwarding", true)],
             receive_ring: Sizes { now: Some(256), most: Some(1024) },
             transmit_ring: Sizes { now: Some(512), most: Some(2048) },
             receive_queues: Sizes { now: Some(1), most: Some(2) },
             transmit_queues: Sizes { now: Some(3), most: Some(4) },
+            receive_coalescing: Coalescing { delay_microseconds: Some(50), adaptive: Some(true) },
+            transmit_coalescing: Coalescing { delay_microseconds: Some(0), adaptive: Some(false) },
             receive_pause: Some(true),
             transmit_pause: Some(false),
         }]),
@@ -180,7 +187,13 @@ pub(super) fn host() -> Host {
             congestion_control: Some("cubic".to_owned()),
             default_qdisc: None,
         }),
-        softnet: Some(vec![Softnet { cpu: 0, processed: 77, backlog: Some(0), ..Softnet::default() }]),
+        softnet: Some(vec![Softnet {
+            cpu: 0,
+            processed: 77,
+            received_rps: 6,
+            backlog: Some(0),
+            ..Softnet::default()
+        }]),
         pressure: Some(Pressure { cpu: Some(stall), memory: Some(stall), io: None, irq: Some(0.25) }),
         tailscaled: Some(Tailscaled {
             pid: 1,

@@ -76,6 +76,9 @@ fn overflow(stage: &Stage, agent: &Agent<'_>, address: IpAddr, receiver: &UdpSoc
     assert_eq!((errors_after - errors_healthy) as f64, lost, "the kernel's file");
     let moved = |place: usize| counted(&after, family)[place] - counted(&healthy, family)[place];
     assert_eq!([moved(0), moved(1)], [lost, lost], "the host's and tailscaled's");
+    let all =
+        |scrape: &Exposition| value(scrape, "tailgauge_host_udp_receive_errors_total", &[("family", family)]);
+    assert_eq!(all(&after) - all(&healthy), lost, "no other reason");
 }
 
 #[test]

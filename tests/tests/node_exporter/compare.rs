@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tailgauge_testbed::exposition::{Exposition, Sample};
 
-use super::differences::{FAMILIES, LABELS, SERIES, VALUES, is};
+use super::differences::{FAMILIES, LABELS, RESTLESS, SERIES, VALUES, is};
 
 /// Floats are added up in another order.
 const ROUNDING: f64 = 1e-9;
+
+/// Fewer rounds in which something that moves is wrong say nothing.
+const OFTEN: u32 = 3;
 
 /// A scrape with its types.
 #[derive(Debug, Default)]
@@ -73,19 +76,51 @@ fn key(sample: &Sample) -> String {
     format!("{} {labels:?}", sample.name)
 }
 
+/// How a series did so far.
+#[derive(Debug, Default)]
+struct Record {
+    agreed: bool,
+    /// What node_exporter said last.
+    last: Option<f64>,
+    /// Whether it ever said something else.
+    moved: bool,
+    /// Rounds in which it said the same before and after as at the end of the round before, and how often ours said
+    /// something else then.
+    still: u32,
+    wrong: u32,
+}
+
+impl Record {
+    /// Adds a round.
+    fn add(&mut self, first: f64, agrees: bool, last: f64) {
+        self.agreed |= agrees;
+        let was = self.last.replace(last).unwrap_or(first);
+        self.moved |= was != first || first != last;
+        if was == first && first == last {
+            self.still += 1;
+            self.wrong += u32::from(!agrees);
+        }
+    }
+
+    /// What moves may have done so unseen between two readings that are the same, now and then.
+    fn is_wrong(&self) -> bool {
+        if self.moved { self.wrong >= OFTEN && self.wrong * 2 > self.still } else { self.wrong > 0 }
+    }
+}
+
 /// What agreed so far.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
-    agreed: BTreeSet<String>,
+    records: BTreeMap<String, Record>,
 }
 
 impl Rounds {
     /// How many series agreed.
     pub(crate) fn series(&self) -> usize {
-        self.agreed.len()
+        self.records.values().filter(|record| record.agreed).count()
     }
 
-    /// Adds a round; says what has not agreed in any round yet.
+    /// Adds a round; says what has not agreed in any round yet, or was wrong while it stood still.
     pub(crate) fn add(&mut self, before: &Scrape, ours: &Scrape, after: &Scrape) -> Vec<String> {
         let mut findings = Vec::new();
         let (reference, types) = (before.types(), ours.types());
@@ -105,13 +140,20 @@ impl Rounds {
         }
         for (series, first) in &before {
             let Some(last) = after.get(series) else { continue };
-            let own =
-                VALUES.iter().any(|(pattern, _)| is(pattern, series.split(' ').next().unwrap_or_default()));
-            match ours.get(series) {
-                Some(value) if own || is_between(*first, *value, *last) => {
-                    self.agreed.insert(series.clone());
+            let name = series.split(' ').next().unwrap_or_default();
+            let own = VALUES.iter().any(|(pattern, _)| is(pattern, name));
+            let restless = RESTLESS.iter().any(|(pattern, _)| is(pattern, name));
+            let value = ours.get(series);
+            let agrees = value.is_some_and(|value| own || is_between(*first, *value, *last));
+            let record = self.records.entry(series.clone()).or_default();
+            record.add(*first, agrees, *last);
+            match value {
+                _ if record.agreed && (restless || !record.is_wrong()) => {}
+                _ if record.agreed => {
+                    let Record { still, wrong, .. } = record;
+                    findings
+                        .push(format!("{series} was wrong in {wrong} of {still} rounds that it stood still"));
                 }
-                _ if self.agreed.contains(series) => {}
                 Some(value) => findings.push(format!("{series} is {value}, not between {first} and {last}")),
                 None => findings.push(format!("{series} is missing, which is {first} and then {last}")),
             }
@@ -165,9 +207,34 @@ mod tests {
     fn what_moves_has_to_agree_once() {
         let scrape = |value: u32| Scrape::parse(&format!("b {value}\n"));
         let mut rounds = Rounds::default();
-        assert_eq!(rounds.add(&scrape(1), &scrape(2), &scrape(1)).len(), 1);
-        assert_eq!(rounds.add(&scrape(1), &scrape(2), &scrape(3)).len(), 0);
-        assert_eq!(rounds.add(&scrape(1), &scrape(2), &scrape(1)).len(), 0);
+        assert_eq!(rounds.add(&scrape(1), &scrape(3), &scrape(2)).len(), 1);
+        assert_eq!(rounds.add(&scrape(3), &scrape(4), &scrape(5)).len(), 0);
+        assert_eq!(rounds.add(&scrape(6), &scrape(9), &scrape(7)).len(), 0);
         assert_eq!(rounds.series(), 1);
+    }
+
+    /// Rounds in which node_exporter says `reference` and we say `ours`; what the last one finds.
+    fn still(rounds: &[(u32, u32)]) -> Vec<String> {
+        let scrape = |value: u32| Scrape::parse(&format!("b {value}\n"));
+        let (mut record, mut findings) = (Rounds::default(), Vec::new());
+        for (reference, ours) in rounds {
+            let reference = scrape(*reference);
+            findings = record.add(&reference, &scrape(*ours), &reference);
+        }
+        findings
+    }
+
+    #[test]
+    fn what_stands_still_has_to_agree_each_time() {
+        assert_eq!(still(&[(1, 1), (1, 1), (1, 1)]), Vec::<String>::new());
+        let once = "b [] was wrong in 1 of 3 rounds that it stood still";
+        assert_eq!(still(&[(1, 2), (1, 1), (1, 1)]), [once]);
+    }
+
+    #[test]
+    fn what_moved_has_to_agree_in_half_of_the_rounds_that_it_stood_still() {
+        assert_eq!(still(&[(1, 1), (2, 2), (2, 9), (2, 9), (2, 2)]), Vec::<String>::new());
+        let most = "b [] was wrong in 3 of 4 rounds that it stood still";
+        assert_eq!(still(&[(1, 1), (2, 2), (2, 9), (2, 9), (2, 9)]), [most]);
     }
 }

@@ -44,6 +44,13 @@ pub(crate) const COVERED: &str = "/run/covered/below";
 pub(crate) const VALUES: [(&str, &str); 1] =
     [("node_scrape_collector_duration_seconds", "the time that each of the two took")];
 
+/// Gauges of which whoever reads them is a part, so that two readings of the one and none of the other are the same: they
+/// have to agree once.
+pub(crate) const RESTLESS: [(&str, &str); 2] = [
+    ("node_procs_running", ITSELF),
+    ("node_sockstat_sockets_used", "each of the two has sockets of its own while it answers"),
+];
+
 /// Whether `name` is what `pattern` stands for.
 pub(crate) fn is(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {

@@ -64,6 +64,8 @@ pub struct NetworkDevices {
 pub struct DeviceSettings {
     /// Device name; cleaned.
     pub device: String,
+    /// Name of its driver, such as `virtio_net`; cleaned.
+    pub driver: Option<String>,
     /// Features by the names that ethtool(8) prints, and whether they are on. What this kernel does not know is not
     /// in the list.
     pub offloads: Vec<(&'static str, bool)>,
@@ -75,10 +77,23 @@ pub struct DeviceSettings {
     pub receive_queues: Sizes,
     /// Queues that send.
     pub transmit_queues: Sizes,
+    /// When it interrupts for packets that came.
+    pub receive_coalescing: Coalescing,
+    /// When it interrupts for packets that were sent.
+    pub transmit_coalescing: Coalescing,
     /// Whether the device stops sending when the other end asks for it.
     pub receive_pause: Option<bool>,
     /// Whether the device asks the other end to stop sending.
     pub transmit_pause: Option<bool>,
+}
+
+/// How interrupts are put off so that one does for several packets; `None` for devices that cannot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coalescing {
+    /// Microseconds from a packet to its interrupt.
+    pub delay_microseconds: Option<u64>,
+    /// Whether the driver chooses the delay by the traffic.
+    pub adaptive: Option<bool>,
 }
 
 /// A size that can be set; `None` for devices without.

@@ -7,16 +7,12 @@ pub struct Disk {
     pub name: String,
     /// Reads completed.
     pub reads: u64,
-    /// Reads merged into others before they were issued.
-    pub reads_merged: u64,
     /// Bytes read.
     pub read_bytes: u64,
     /// Seconds all reads took together.
     pub read_seconds: f64,
     /// Writes completed.
     pub writes: u64,
-    /// Writes merged.
-    pub writes_merged: u64,
     /// Bytes written.
     pub written_bytes: u64,
     /// Seconds all writes took together.
@@ -42,8 +38,6 @@ pub struct Filesystem {
     pub read_only: bool,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// Free bytes, those reserved for root included.
-    pub free_bytes: u64,
     /// Free bytes for everyone.
     pub available_bytes: u64,
     /// Inodes; 0 where the file system has no fixed number.

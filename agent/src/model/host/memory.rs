@@ -9,26 +9,16 @@ pub struct Memory {
     pub free: u64,
     /// `MemAvailable`: what programs could get without swapping.
     pub available: Option<u64>,
-    /// `Buffers`.
-    pub buffers: u64,
     /// `Cached`.
     pub cached: u64,
-    /// `Active`.
-    pub active: u64,
-    /// `Inactive`.
-    pub inactive: u64,
     /// `AnonPages`: memory of programs that is not backed by files.
     pub anonymous: Option<u64>,
-    /// `Shmem`.
-    pub shared: Option<u64>,
     /// `Slab`: kernel objects, conntrack entries among them.
     pub slab: u64,
     /// `SReclaimable`: the part of `slab` that can be freed.
     pub slab_reclaimable: Option<u64>,
     /// `Dirty`: waits to be written.
     pub dirty: u64,
-    /// `Writeback`: is being written.
-    pub writeback: u64,
     /// `SwapTotal`.
     pub swap_total: u64,
     /// `SwapFree`.

@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use cgroup::{Cgroup, Throttling};
 pub use cpu::{Cpu, CpuFrequency, CpuTime, Load, Pressure, Stall};
 pub use devices::{
-    DeviceSettings, DeviceTraffic, DriverStatistics, NetworkDevice, NetworkDevices, Qdisc, Sizes,
+    Coalescing, DeviceSettings, DeviceTraffic, DriverStatistics, NetworkDevice, NetworkDevices, Qdisc, Sizes,
 };
 pub use disk::{Disk, Filesystem};
 pub use interrupts::{DeviceInterrupts, SoftirqVector, Softirqs};
@@ -59,7 +59,7 @@ pub struct Host {
     pub paging: Option<Paging>,
     /// Collector `diskstats`: whole disks, in the order of the file.
     pub disks: Option<Vec<Disk>>,
-    /// Collector `filesystem`: local file systems that hold data, in the order of the mount table.
+    /// Collector `filesystem`: local file systems that hold data, in the order of the mount table, no mount point twice.
     pub filesystems: Option<Vec<Filesystem>>,
     /// Collector `netstat`.
     pub protocols: Option<Protocols>,
@@ -97,11 +97,10 @@ pub struct Host {
 
 impl Host {
     /// Moment of boot, since the Unix epoch, by the clock as it is set now: a board whose clock has no battery boots in
-    /// another year. As it was when the agent began where collector `cpu` says nothing.
+    /// another year. `None` without collector `cpu`.
     #[must_use]
     pub fn boot_time(&self) -> Option<Duration> {
-        let now = self.cpu.as_ref().and_then(|cpu| cpu.boot_time).map(Duration::from_secs);
-        now.or_else(|| self.boot.as_ref().map(|boot| boot.boot_time))
+        self.cpu.as_ref().and_then(|cpu| cpu.boot_time).map(Duration::from_secs)
     }
 }
 
@@ -112,8 +111,4 @@ pub struct Boot {
     pub hostname: String,
     /// Kernel release, such as `6.18.44`.
     pub kernel_release: String,
-    /// Logical CPUs that this process may run on.
-    pub cpus: u32,
-    /// Moment of boot, since the Unix epoch, by the clock as it was set when the agent began.
-    pub boot_time: Duration,
 }

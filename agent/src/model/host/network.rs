@@ -30,8 +30,6 @@ pub struct Ip {
     pub reverse_path_drops: Option<u64>,
     /// `InDiscards`.
     pub in_discards: Option<u64>,
-    /// `InDelivers`.
-    pub in_delivers: Option<u64>,
     /// `ForwDatagrams` (IPv6: `OutForwDatagrams`).
     pub forwarded: Option<u64>,
     /// `OutRequests`.
@@ -61,7 +59,7 @@ pub struct Udp {
     pub out_datagrams: Option<u64>,
     /// `NoPorts`.
     pub no_ports: Option<u64>,
-    /// `InErrors`, the three below included.
+    /// `InErrors`: not given to a socket, for want of buffer or memory, a wrong checksum, or any other reason.
     pub in_errors: Option<u64>,
     /// `RcvbufErrors`: the socket's receive buffer was full.
     pub receive_buffer_errors: Option<u64>,
@@ -94,22 +92,14 @@ pub struct Tcp {
     pub retransmitted_segments: Option<u64>,
     /// `InErrs`.
     pub in_errors: Option<u64>,
-    /// `OutRsts`.
-    pub out_resets: Option<u64>,
-    /// `InCsumErrors`.
-    pub checksum_errors: Option<u64>,
     /// `TCPTimeouts`.
     pub timeouts: Option<u64>,
-    /// `TCPLostRetransmit`.
+    /// `TCPLostRetransmit`: a retransmitted segment was lost, too.
     pub lost_retransmits: Option<u64>,
     /// `TCPSynRetrans`.
     pub syn_retransmits: Option<u64>,
-    /// `TCPFastRetrans`.
-    pub fast_retransmits: Option<u64>,
-    /// `TCPSackRecovery`.
+    /// `TCPSackRecovery`: selective acknowledgements told of a loss.
     pub sack_recoveries: Option<u64>,
-    /// `TCPSACKReorder`.
-    pub sack_reorders: Option<u64>,
     /// `ListenOverflows`.
     pub listen_overflows: Option<u64>,
     /// `ListenDrops`.
@@ -131,7 +121,7 @@ pub struct Tcp {
 pub struct Softnet {
     /// CPU number.
     pub cpu: u32,
-    /// Packets processed.
+    /// Packets that the CPU passed to the network stack (`__netif_receive_skb_core`).
     pub processed: u64,
     /// Packets dropped because the backlog was full (`net.core.netdev_max_backlog`).
     pub dropped: u64,

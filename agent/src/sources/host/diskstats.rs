@@ -12,6 +12,9 @@ use crate::sources::clean;
 /// A sector of this file, whatever the device's own is.
 const SECTOR_BYTES: u64 = 512;
 
+/// Disks that are shown.
+const MOST: usize = 1024;
+
 /// Keeps /proc/diskstats open.
 #[derive(Default)]
 pub(super) struct DiskstatsCollector(ProcFile);
@@ -38,6 +41,9 @@ fn parse(text: &str) -> Result<Vec<Disk>, Bad> {
         // A partition follows its disk and is counted there already.
         if is_memory(name) || disks.last().is_some_and(|disk| is_partition(name, &disk.name)) {
             continue;
+        }
+        if disks.len() == MOST {
+            break;
         }
         let stat = DiskStat::from_line(line)
             .map_err(|_| Bad::Line(index + 1, "two device numbers, a name and at least eleven counts"))?;
@@ -73,11 +79,9 @@ fn disk(stat: &DiskStat) -> Disk {
     Disk {
         name: clean::label(&stat.name, "unknown"),
         reads: stat.reads,
-        reads_merged: stat.merged,
         read_bytes: stat.sectors_read.saturating_mul(SECTOR_BYTES),
         read_seconds: seconds(stat.time_reading),
         writes: stat.writes,
-        writes_merged: stat.writes_merged,
         written_bytes: stat.sectors_written.saturating_mul(SECTOR_BYTES),
         write_seconds: seconds(stat.time_writing),
         io_now: stat.in_progress,
@@ -109,6 +113,13 @@ mod tests {
         assert_eq!((vda.read_bytes, vda.written_bytes), (7_776_354 * 512, 33_469_184 * 512));
         assert_eq!((vda.read_seconds, vda.write_seconds), (47.279, 187.373));
         assert_eq!((vda.io_now, vda.io_seconds, vda.io_weighted_seconds), (2, 28.644, 241.913));
+    }
+
+    #[test]
+    fn of_thousands_of_disks_the_first_are_taken() {
+        let line = |number: usize| format!("8 0 d{number}x 1 1 1 1 1 1 1 1 1 1 1\n");
+        let disks = parse(&(1..3000).map(line).collect::<String>()).unwrap();
+        assert_eq!((disks.len(), disks[MOST - 1].name.as_str()), (MOST, "d1024x"));
     }
 
     #[test]

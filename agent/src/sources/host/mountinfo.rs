@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::proc_file::{Bad, ProcFile, number};
 use super::{HostError, Paths};
@@ -43,6 +43,9 @@ fn is_hidden(error: &HostError) -> bool {
 /// `36 35 98:0 /root /mount options fields… - type device super-options`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
+    /// Number of the mount, and of the one that it is mounted on.
+    pub(super) id: u32,
+    pub(super) parent: u32,
     /// Major and minor number of the device.
     pub(super) number: (u32, u32),
     /// Escaped, as is the device.
@@ -56,14 +59,35 @@ pub(super) struct Line<'a> {
 impl<'a> Line<'a> {
     pub(super) fn parse(line: &'a str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(2);
+        let mut left = left.split(' ');
+        let (id, parent) = (number(left.next())?, number(left.next())?);
         let (major, minor) = left.next()?.split_once(':')?;
         let number = (number(Some(major))?, number(Some(minor))?);
         let (mount_point, options) = (left.nth(1)?, left.next()?);
         let mut right = right.split(' ');
         let (fstype, device) = (right.next()?, right.next()?);
         let super_options = right.next().unwrap_or_default();
-        Some(Self { number, mount_point, options, fstype, device, super_options })
+        Some(Self { id, parent, number, mount_point, options, fstype, device, super_options })
+    }
+
+    /// The mount point.
+    pub(super) fn point(&self) -> PathBuf {
+        unescape(self.mount_point)
+    }
+
+    /// The mount point, escaped, without `rootfs` before it; `None` when it is not there.
+    pub(super) fn below(&self, rootfs: &Path) -> Option<&'a str> {
+        let prefix = rootfs.to_str().unwrap_or_default().trim_end_matches('/');
+        match self.mount_point.strip_prefix(prefix)? {
+            "" => Some("/"),
+            rest => rest.starts_with('/').then_some(rest),
+        }
+    }
+
+    /// Where it can be asked.
+    pub(super) fn place(&self, rootfs: &Path) -> PathBuf {
+        let point = unescape(self.below(rootfs).unwrap_or(self.mount_point));
+        rootfs.join(point.strip_prefix("/").unwrap_or(&point))
     }
 
     /// Mounted so, or made so after an error.

@@ -83,7 +83,7 @@ pub(super) const FAMILIES: &[Family] = &[
         PACKETS,
         CPU,
         "node_softnet_processed_total",
-        "Packets that a CPU took from devices.",
+        "Packets that a CPU passed to the network stack.",
         Values::Softnet(|row| Some(row.processed)),
     ),
     Family::by(

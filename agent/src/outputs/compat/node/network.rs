@@ -209,7 +209,7 @@ pub(super) const FAMILIES: &[Family] = &[
         TRACKED,
         &[],
         "node_nf_conntrack_stat_drop",
-        "Packets dropped because the table was full.",
+        "Packets dropped: the table was full, or two entries of one connection clashed.",
         Values::Plain(|node| tracked(node, |counts| counts.drop)),
     ),
     Family::by(

@@ -93,6 +93,14 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
+                "tailgauge_host_network_receive_no_handler_total",
+                &["device"],
+                "Packets received of a protocol that nobody handles.",
+            ),
+            samples: |view, samples| device(view, samples, |device| Some(device.receive_no_handler)),
+        },
+        Family {
+            header: Header::counter(
                 "tailgauge_host_network_carrier_changes_total",
                 &["device"],
                 "Times that the carrier came or went.",

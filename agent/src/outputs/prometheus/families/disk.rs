@@ -10,7 +10,8 @@ const FILESYSTEM: &[&str] = &["device", "mountpoint", "fstype"];
 
 pub(super) const SECTION: Section = Section {
     title: "Disks",
-    about: "Whole disks, and local file systems that hold data.",
+    about: "Whole disks, and local file systems that hold data: up to 1,024 of each. File systems are as the host sees \
+            them, without --path.rootfs before the mount point, and one that another mount hides is left out.",
     families: &[
         Family {
             header: Header::counter(
@@ -140,20 +141,12 @@ fn disk_seconds(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Disk) -> 
 }
 
 fn filesystem(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Filesystem) -> u64) {
-    let Some(filesystems) = &view.model.host.filesystems else { return };
-    for (index, filesystem) in filesystems.iter().enumerate() {
-        // Two names may have become one when they were cleaned; a series that is there twice fails the scrape.
-        if filesystems[..index].iter().any(|earlier| labels(earlier) == labels(filesystem)) {
-            continue;
-        }
+    for filesystem in view.model.host.filesystems.iter().flatten() {
         let mut line = samples.sample();
-        for (name, value) in FILESYSTEM.iter().zip(labels(filesystem)) {
+        let Filesystem { device, mount_point, fstype, .. } = filesystem;
+        for (name, value) in FILESYSTEM.iter().zip([device, mount_point, fstype]) {
             line = line.label(name, value);
         }
         line.integer(value(filesystem));
     }
-}
-
-fn labels(filesystem: &Filesystem) -> [&str; 3] {
-    [&filesystem.device, &filesystem.mount_point, &filesystem.fstype]
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Family, Section, View};
-use crate::model::host::{DeviceSettings, DriverStatistics};
-use crate::outputs::prometheus::family::Header;
+use crate::model::host::{Coalescing, DeviceSettings, DriverStatistics};
+use crate::outputs::prometheus::family::{Header, Kind};
 use crate::outputs::prometheus::text::Samples;
 
 pub(super) const SECTION: Section = Section {
@@ -13,6 +13,21 @@ pub(super) const SECTION: Section = Section {
             10 seconds, statistics of drivers at each scrape, or more seldom where that takes long. They go back when a \
             device is reset or gets fewer queues. What a device or this kernel does not have is absent.",
     families: &[
+        Family {
+            header: Header {
+                name: "tailgauge_host_network_driver_info",
+                kind: Kind::Info,
+                labels: &["device", "driver"],
+                help: "Driver of the device, such as virtio_net in a virtual machine.",
+            },
+            samples: |view, samples| {
+                for device in settings(view) {
+                    if let Some(driver) = &device.driver {
+                        samples.sample().label("device", &device.device).label("driver", driver).integer(1);
+                    }
+                }
+            },
+        },
         Family {
             header: Header::gauge(
                 "tailgauge_host_network_offload_enabled",
@@ -90,6 +105,42 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::gauge(
+                "tailgauge_host_network_receive_interrupt_delay_seconds",
+                &["device"],
+                "Time that the device waits for further packets before it interrupts a CPU for one (ethtool -C rx-usecs).",
+            ),
+            samples: |view, samples| delay(view, samples, |device| device.receive_coalescing),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_network_receive_interrupt_adaptive_enabled",
+                &["device"],
+                "1 if the driver chooses that time by the traffic.",
+            ),
+            samples: |view, samples| {
+                setting(view, samples, |device| device.receive_coalescing.adaptive.map(u64::from));
+            },
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_network_transmit_interrupt_delay_seconds",
+                &["device"],
+                "Time that the device waits before it interrupts a CPU to say that a packet was sent (ethtool -C tx-usecs).",
+            ),
+            samples: |view, samples| delay(view, samples, |device| device.transmit_coalescing),
+        },
+        Family {
+            header: Header::gauge(
+                "tailgauge_host_network_transmit_interrupt_adaptive_enabled",
+                &["device"],
+                "1 if the driver chooses that time by the traffic.",
+            ),
+            samples: |view, samples| {
+                setting(view, samples, |device| device.transmit_coalescing.adaptive.map(u64::from));
+            },
+        },
+        Family {
+            header: Header::gauge(
                 "tailgauge_host_network_receive_pause_enabled",
                 &["device"],
                 "1 if the device stops sending when the other end asks for it (Ethernet flow control).",
@@ -158,6 +209,14 @@ fn setting(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&DeviceSettings
     for device in settings(view) {
         if let Some(value) = value(device) {
             samples.sample().label("device", &device.device).integer(value);
+        }
+    }
+}
+
+fn delay(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&DeviceSettings) -> Coalescing) {
+    for device in settings(view) {
+        if let Some(microseconds) = value(device).delay_microseconds {
+            samples.sample().label("device", &device.device).decimal(microseconds, 6);
         }
     }
 }

@@ -40,9 +40,10 @@ pub(super) const SECTION: Section = Section {
             },
         },
         Family {
-            header: Header::gauge("tailgauge_host_cpus", &[], "Logical CPUs."),
+            header: Header::gauge("tailgauge_host_cpus", &[], "Logical CPUs that are online."),
             samples: |view, samples| {
-                samples.plain(view.model.host.boot.as_ref().map(|boot| boot.cpus.into()));
+                let online = view.model.host.cpu.as_ref().map(|cpu| cpu.per_cpu.len() as u64);
+                samples.plain(online.filter(|cpus| *cpus > 0));
             },
         },
         Family {

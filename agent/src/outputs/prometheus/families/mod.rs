@@ -15,6 +15,7 @@ mod peer_underlay;
 mod sampled;
 mod settings;
 mod sockets;
+mod softnet;
 mod tailscaled;
 mod tcp;
 mod time;
@@ -75,6 +76,7 @@ pub(super) const SECTIONS: &[Section] = &[
     devices::SECTION,
     ethtool::SECTION,
     network::SECTION,
+    softnet::SECTION,
     sockets::SECTION,
     connections::SECTION,
     settings::SECTION,

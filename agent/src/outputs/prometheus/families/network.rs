@@ -1,7 +1,7 @@
 //! Network stack of the host.
 
 use super::{Family, Section, View};
-use crate::model::host::{Ip, Softnet, Tcp, Udp};
+use crate::model::host::{Ip, Tcp, Udp};
 use crate::outputs::prometheus::family::Header;
 use crate::outputs::prometheus::text::Samples;
 
@@ -46,7 +46,7 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_host_ip_transmit_packets_total",
                 &["family"],
-                "IP packets that this host itself sent.",
+                "IP packets that this host itself sent; before kernel 6.7 IPv4 counts those that it forwarded, too.",
             ),
             samples: |view, samples| ip(view, samples, |ip| ip.out_requests),
         },
@@ -156,6 +156,15 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
+                "tailgauge_host_udp_receive_errors_total",
+                &["family"],
+                "UDP datagrams that came and no socket got, for whatever reason: those of buffers, checksums and memory are \
+                 among them.",
+            ),
+            samples: |view, samples| udp(view, samples, |udp| udp.in_errors),
+        },
+        Family {
+            header: Header::counter(
                 "tailgauge_host_udp_receive_buffer_errors_total",
                 &["family"],
                 "UDP datagrams dropped because the socket's receive buffer was full.",
@@ -248,6 +257,22 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
+                "tailgauge_host_tcp_lost_retransmits_total",
+                &[],
+                "Segments sent again that were lost once more.",
+            ),
+            samples: |view, samples| tcp(view, samples, |tcp| tcp.lost_retransmits),
+        },
+        Family {
+            header: Header::counter(
+                "tailgauge_host_tcp_sack_recoveries_total",
+                &[],
+                "Times that selective acknowledgements told of a loss before a timeout did.",
+            ),
+            samples: |view, samples| tcp(view, samples, |tcp| tcp.sack_recoveries),
+        },
+        Family {
+            header: Header::counter(
                 "tailgauge_host_tcp_timeouts_total",
                 &[],
                 "Retransmission timers that expired.",
@@ -320,43 +345,11 @@ pub(super) const SECTION: Section = Section {
         },
         Family {
             header: Header::counter(
-                "tailgauge_host_softnet_processed_packets_total",
-                &["cpu"],
-                "Packets that a CPU took from the receive backlog.",
+                "tailgauge_host_tcp_mtu_probe_successes_total",
+                &[],
+                "Path MTU probes that arrived.",
             ),
-            samples: |view, samples| softnet(view, samples, |row| Some(row.processed)),
-        },
-        Family {
-            header: Header::counter(
-                "tailgauge_host_softnet_dropped_packets_total",
-                &["cpu"],
-                "Packets dropped because the backlog was full (net.core.netdev_max_backlog).",
-            ),
-            samples: |view, samples| softnet(view, samples, |row| Some(row.dropped)),
-        },
-        Family {
-            header: Header::counter(
-                "tailgauge_host_softnet_squeezed_total",
-                &["cpu"],
-                "Times that the budget of packet processing ran out with work left (net.core.netdev_budget).",
-            ),
-            samples: |view, samples| softnet(view, samples, |row| Some(row.squeezed)),
-        },
-        Family {
-            header: Header::counter(
-                "tailgauge_host_softnet_flow_limited_packets_total",
-                &["cpu"],
-                "Packets dropped by the flow limit.",
-            ),
-            samples: |view, samples| softnet(view, samples, |row| Some(row.flow_limited)),
-        },
-        Family {
-            header: Header::gauge(
-                "tailgauge_host_softnet_backlog_packets",
-                &["cpu"],
-                "Packets that wait in the receive backlog of a CPU now; absent before kernel 5.14.",
-            ),
-            samples: |view, samples| softnet(view, samples, |row| row.backlog),
+            samples: |view, samples| tcp(view, samples, |tcp| tcp.mtu_probe_successes),
         },
     ],
 };
@@ -381,12 +374,4 @@ fn by_family(samples: &mut Samples<'_>, ipv4: Option<u64>, ipv6: Option<u64>) {
 
 fn tcp(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Tcp) -> Option<u64>) {
     samples.plain(view.model.host.protocols.as_ref().and_then(|protocols| value(&protocols.tcp)));
-}
-
-fn softnet(view: &View<'_>, samples: &mut Samples<'_>, value: fn(&Softnet) -> Option<u64>) {
-    for row in view.model.host.softnet.iter().flatten() {
-        if let Some(value) = value(row) {
-            samples.sample().number_label("cpu", row.cpu).integer(value);
-        }
-    }
 }

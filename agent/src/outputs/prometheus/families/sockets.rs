@@ -106,7 +106,8 @@ pub(super) const SECTION: Section = Section {
             header: Header::counter(
                 "tailgauge_host_conntrack_drops_total",
                 &[],
-                "Packets of new connections dropped because the table was full.",
+                "Packets that connection tracking dropped: because the table was full, which takes entries near their \
+                 limit, or because two entries of one connection clashed beyond repair, which is an insert failure, too.",
             ),
             samples: |view, samples| statistic(view, samples, |sum| sum.drop),
         },

@@ -295,7 +295,8 @@ pub(super) const SECTION: Section = Section {
             header: Header::gauge(
                 "tailgauge_tailscaled_start_timestamp_seconds",
                 &[],
-                "Unix time at which tailscaled was started, by the clock as it is set now.",
+                "Unix time at which tailscaled was started, by the clock as it is set now. Needs collector cpu, which reads \
+                 when the host booted.",
             ),
             samples: |view, samples| {
                 let started = view.model.host.tailscaled.map(|process| process.started);

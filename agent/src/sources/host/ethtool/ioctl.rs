@@ -1,4 +1,4 @@
-//! Names and values of a driver's statistics by `SIOCETHTOOL` (net/ethtool/ioctl.c).
+//! A driver's name, and names and values of its statistics, by `SIOCETHTOOL` (net/ethtool/ioctl.c).
 //!
 //! The kernel writes as many names or values as the driver has at that moment, however long the caller's buffer is
 //! (6.18 and before). So the buffer ends at a page that nobody may write to: too many are `EFAULT`, not
@@ -14,8 +14,11 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use crate::sources::clean;
+
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 /// Commands, the first word of what is pointed to (include/uapi/linux/ethtool.h).
+const GET_DRIVER_INFO: u32 = 0x03;
 const GET_STRINGS: u32 = 0x1b;
 const GET_STATISTICS: u32 = 0x1d;
 const GET_STRING_SET_INFO: u32 = 0x37;
@@ -46,6 +49,16 @@ impl Ethtool {
             Err(rustix::io::Errno::NODEV) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Name of a device's driver; `None` without any.
+    pub(super) fn driver(&mut self, device: &str) -> io::Result<Option<String>> {
+        // struct ethtool_drvinfo: command, the driver's name, and 160 bytes more.
+        if !self.ask(device, &[GET_DRIVER_INFO])? {
+            return Ok(None);
+        }
+        let name = self.answer.bytes()[4..4 + NAME_BYTES].split(|byte| *byte == 0).next().unwrap_or_default();
+        Ok(Some(clean::label(&clean::lossy(name), "")).filter(|name| !name.is_empty()))
     }
 
     /// Names of the statistics of a device's driver, 32 bytes each, padded with zeroes; none without any, with more than
@@ -177,6 +190,7 @@ mod tests {
         assert_eq!(ethtool.name(1).unwrap().as_deref(), Some("lo"));
         for device in ["no-such-device", "lo", "a-name-that-is-much-too-long-for-a-device"] {
             assert_eq!(ethtool.names(device).unwrap().count(), 0);
+            assert_eq!(ethtool.driver(device).unwrap(), None);
             assert!(ethtool.values(device, 3).unwrap().is_none());
         }
     }

@@ -1,6 +1,6 @@
 //! Collectors `ethtool` and `driver`: what network devices say of themselves beyond their counters.
 //!
-//! Settings come by generic netlink (Documentation/networking/ethtool-netlink.rst). Statistics of drivers do not:
+//! Settings come by generic netlink (Documentation/networking/ethtool-netlink.rst). Names and statistics of drivers do not:
 //! the kernel has their values only by ioctl, and netlink could not list the names of a large driver either, since
 //! an attribute ends at 64 KiB.
 

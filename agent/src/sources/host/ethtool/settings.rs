@@ -1,12 +1,14 @@
-//! Collector `ethtool`: features, rings, queues and flow control by generic netlink.
+//! Collector `ethtool`: features, rings, queues, interrupt coalescing and flow control by generic netlink, and which
+//! driver a device has.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::devices;
+use super::devices::{self, Device};
 use super::features::Bits;
 use super::genetlink::{Family, word};
+use super::ioctl::Ethtool;
 use crate::model::host::{DeviceSettings, Host};
 use crate::sources::host::rest::Rest;
 use crate::sources::host::route::Route;
@@ -15,6 +17,7 @@ use crate::sources::netlink::attributes;
 
 const RINGS_GET: u8 = 15;
 const CHANNELS_GET: u8 = 17;
+const COALESCE_GET: u8 = 19;
 const PAUSE_GET: u8 = 21;
 /// Somebody changes them by hand, if at all, and each question stops all network configuration.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -24,14 +27,20 @@ const OPERATION: &str = "ask for settings of network devices (ethtool)";
 #[derive(Default)]
 pub(in crate::sources::host) struct EthtoolCollector {
     route: Route,
-    conversation: Option<(Family, Bits)>,
+    conversation: Option<Conversation>,
     rest: Rest,
+}
+
+struct Conversation {
+    family: Family,
+    bits: Bits,
+    /// Netlink does not know the drivers.
+    ethtool: Ethtool,
 }
 
 impl Collector for EthtoolCollector {
     const NAME: &'static str = "ethtool";
-    const HELP: &'static str =
-        "offloads, rings, queues and flow control of up to 16 network devices by netlink, read every 10 s";
+    const HELP: &'static str = "offloads, rings, queues, interrupt delays and flow control of up to 16 network devices by netlink, read every 10 s";
     type Output = Vec<DeviceSettings>;
 
     fn field(host: &mut Host) -> &mut Option<Vec<DeviceSettings>> {
@@ -51,21 +60,21 @@ impl Collector for EthtoolCollector {
 
 impl EthtoolCollector {
     fn ask_all(&mut self, paths: &Paths) -> Result<Vec<DeviceSettings>, HostError> {
-        let (mut family, bits) = match self.conversation.take() {
+        let mut conversation = match self.conversation.take() {
             Some(conversation) => conversation,
             None => open()?,
         };
         let mut found = Vec::new();
         for device in devices::list(&mut self.route, paths)? {
-            found.extend(ask(&mut family, &bits, device).map_err(failed)?);
+            found.extend(conversation.ask(device).map_err(failed)?);
         }
         // Kept only while it works: a late answer would be taken for that of the next request.
-        self.conversation = Some((family, bits));
+        self.conversation = Some(conversation);
         Ok(found)
     }
 }
 
-fn open() -> Result<(Family, Bits), HostError> {
+fn open() -> Result<Conversation, HostError> {
     let mut family = Family::open().map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) => {
             HostError::Unavailable { path: PathBuf::from("the generic netlink family ethtool") }
@@ -73,21 +82,31 @@ fn open() -> Result<(Family, Bits), HostError> {
         _ => failed(error),
     })?;
     let bits = Bits::ask(&mut family).map_err(failed)?;
-    Ok((family, bits))
+    Ok(Conversation { family, bits, ethtool: Ethtool::open().map_err(failed)? })
 }
 
 fn failed(source: io::Error) -> HostError {
     HostError::Netlink { operation: OPERATION, source }
 }
 
-/// `None` when the device is gone.
-fn ask(family: &mut Family, bits: &Bits, device: devices::Device) -> io::Result<Option<DeviceSettings>> {
-    let Some(offloads) = bits.of_device(family, device.index)? else { return Ok(None) };
-    let mut settings = DeviceSettings { device: device.name, offloads, ..DeviceSettings::default() };
-    family.ask_device(RINGS_GET, device.index, |answer| rings(answer, &mut settings))?;
-    family.ask_device(CHANNELS_GET, device.index, |answer| channels(answer, &mut settings))?;
-    family.ask_device(PAUSE_GET, device.index, |answer| pause(answer, &mut settings))?;
-    Ok(Some(settings))
+impl Conversation {
+    /// `None` when the device is gone.
+    fn ask(&mut self, Device { index, name: device }: Device) -> io::Result<Option<DeviceSettings>> {
+        let Self { family, bits, ethtool } = self;
+        let (Some(offloads), Some(name)) = (bits.of_device(family, index)?, ethtool.name(index)?) else {
+            return Ok(None);
+        };
+        let driver = match ethtool.driver(&name) {
+            Err(error) if !devices::is_of_driver(&error) => return Err(error),
+            driver => driver.unwrap_or_default(),
+        };
+        let mut settings = DeviceSettings { device, driver, offloads, ..DeviceSettings::default() };
+        family.ask_device(RINGS_GET, index, |answer| rings(answer, &mut settings))?;
+        family.ask_device(CHANNELS_GET, index, |answer| channels(answer, &mut settings))?;
+        family.ask_device(COALESCE_GET, index, |answer| coalescing(answer, &mut settings))?;
+        family.ask_device(PAUSE_GET, index, |answer| pause(answer, &mut settings))?;
+        Ok(Some(settings))
+    }
 }
 
 /// `ETHTOOL_A_RINGS_…`: a ring that the device does not have is left out or zero.
@@ -125,6 +144,21 @@ fn channels(answer: &[u8], settings: &mut DeviceSettings) {
     }
 }
 
+/// `ETHTOOL_A_COALESCE_…`: what the driver does not support is left out, unless it is set all the same.
+fn coalescing(answer: &[u8], settings: &mut DeviceSettings) {
+    let (receive, transmit) = (&mut settings.receive_coalescing, &mut settings.transmit_coalescing);
+    for (kind, value) in attributes(answer) {
+        let on = value.first().map(|byte| *byte != 0);
+        match kind {
+            2 => receive.delay_microseconds = word(value).map(u64::from),
+            6 => transmit.delay_microseconds = word(value).map(u64::from),
+            11 => receive.adaptive = on,
+            12 => transmit.adaptive = on,
+            _ => {}
+        }
+    }
+}
+
 /// `ETHTOOL_A_PAUSE_…`.
 fn pause(answer: &[u8], settings: &mut DeviceSettings) {
     for (kind, value) in attributes(answer) {
@@ -142,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::host::Sizes;
+    use crate::model::host::{Coalescing, Sizes};
     use crate::sources::netlink::push_attribute;
 
     fn words(attributes: &[(u16, u32)]) -> Vec<u8> {
@@ -188,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn interrupts_are_put_off_each_way_for_itself() {
+        let mut body = words(&[(2, 50), (3, 64), (6, 0), (7, 1)]);
+        push_attribute(&mut body, 11, &[1]);
+        let mut settings = DeviceSettings::default();
+        coalescing(&body, &mut settings);
+        let receive = Coalescing { delay_microseconds: Some(50), adaptive: Some(true) };
+        let transmit = Coalescing { delay_microseconds: Some(0), adaptive: None };
+        assert_eq!((settings.receive_coalescing, settings.transmit_coalescing), (receive, transmit));
+    }
+
+    #[test]
     fn within_the_interval_nothing_is_asked_again() {
         let mut collector = EthtoolCollector::default();
         assert!(!collector.rests());
@@ -202,6 +247,7 @@ mod tests {
             let mut settings = DeviceSettings::default();
             rings(&body, &mut settings);
             channels(&body, &mut settings);
+            coalescing(&body, &mut settings);
             pause(&body, &mut settings);
         }
     }

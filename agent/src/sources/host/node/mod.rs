@@ -15,7 +15,6 @@ mod netdev;
 mod netstat;
 mod os;
 mod processes;
-mod remote;
 mod sockstat;
 mod sysfs;
 mod throttles;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::super::filesystem::PSEUDO_OF_NODE_EXPORTER;
-use super::super::mountinfo::{Line, unescape};
+use super::super::hanging::Hanging;
+use super::super::mountinfo::Line;
 use super::super::proc_file::Bad;
 use crate::model::node::{Mount, Rows};
 use crate::sources::clean;
@@ -11,16 +12,18 @@ use crate::sources::clean;
 /// Mounts that are shown.
 const MOST: usize = 1024;
 
-/// Fills `mounts`, and `places` with where each can be asked for its space.
+/// Fills `mounts`, `places` with where each can be asked for its space, and `hanging` with what may hang.
 pub(super) fn parse(
     text: &str,
     rootfs: &Path,
     mounts: &mut Rows<Mount>,
     places: &mut Vec<PathBuf>,
+    hanging: &mut Hanging,
 ) -> Result<(), Bad> {
     for (index, line) in text.lines().enumerate() {
         let line = Line::parse(line).ok_or(Bad::Line(index + 1, "a line of mountinfo"))?;
-        let point = below(rootfs, line.mount_point);
+        hanging.add(&line, rootfs);
+        let point = line.below(rootfs).unwrap_or(line.mount_point);
         if mounts.len() == MOST || PSEUDO_OF_NODE_EXPORTER.contains(&line.fstype) || is_ignored(point) {
             continue;
         }
@@ -47,21 +50,10 @@ pub(super) fn parse(
         if seen {
             mounts.pop();
         } else {
-            let place = unescape(point);
-            places.push(rootfs.join(place.strip_prefix("/").unwrap_or(&place)));
+            places.push(line.place(rootfs));
         }
     }
     Ok(())
-}
-
-/// A mount point without --path.rootfs before it.
-fn below<'a>(rootfs: &Path, point: &'a str) -> &'a str {
-    let prefix = rootfs.to_str().unwrap_or_default().trim_end_matches('/');
-    match point.strip_prefix(prefix) {
-        Some("") => "/",
-        Some(rest) if rest.starts_with('/') => rest,
-        _ => point,
-    }
 }
 
 /// node_exporter's default: what the system and containers mount for themselves.
@@ -88,9 +80,14 @@ mod tests {
         33 32 0:54 / /run/shm rw - tmpfs none rw\n\
         34 27 0:55 / /var/lib/docker/overlay2/x rw - ext4 /dev/vdc rw\n";
 
-    fn read(text: &str, rootfs: &str) -> Vec<(String, bool, PathBuf)> {
+    fn fill(text: &str, rootfs: &str) -> Result<(Rows<Mount>, Vec<PathBuf>), Bad> {
         let (mut mounts, mut places) = (Rows::default(), Vec::new());
-        parse(text, Path::new(rootfs), &mut mounts, &mut places).unwrap();
+        parse(text, Path::new(rootfs), &mut mounts, &mut places, &mut Hanging::default())?;
+        Ok((mounts, places))
+    }
+
+    fn read(text: &str, rootfs: &str) -> Vec<(String, bool, PathBuf)> {
+        let (mounts, places) = fill(text, rootfs).unwrap();
         assert_eq!(mounts.len(), places.len());
         let row = |(mount, place): (&Mount, PathBuf)| (mount.mount_point.clone(), mount.read_only, place);
         mounts.iter().zip(places).map(row).collect()
@@ -136,7 +133,7 @@ mod tests {
     #[test]
     fn a_bad_line_is_named() {
         for text in ["22 27 0:21 / /proc rw\n", "1 - ext4\n", "22 27 x / /a rw - ext4 b rw\n"] {
-            let outcome = parse(text, Path::new("/"), &mut Rows::default(), &mut Vec::new());
+            let outcome = fill(text, "/").map(|_| ());
             assert_eq!(outcome, Err(Bad::Line(1, "a line of mountinfo")), "{text}");
         }
     }
@@ -147,7 +144,7 @@ mod tests {
             text in "([0-9] [0-9] [0-9]:[0-9] / /[a-z\\\\/]{0,8} [a-z]{0,3} - [a-z]{0,4} [^ ]{0,4} r?o?\n){0,3}|\\PC{0,40}",
             rootfs in "/[a-z/]{0,4}",
         ) {
-            let _ = parse(&text, Path::new(&rootfs), &mut Rows::default(), &mut Vec::new());
+            let _ = fill(&text, &rootfs);
         }
     }
 }
