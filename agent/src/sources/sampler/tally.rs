@@ -47,7 +47,7 @@ pub(super) struct Beside<'a> {
     pub(super) has_pressure: bool,
     /// Whether the kernel means the process that is tailscaled.
     pub(super) is_process: bool,
-    /// Whether there is a tunnel.
+    /// Whether there is a tunnel, and drops of its ring are counted.
     pub(super) has_tunnel: bool,
     /// Sockets that are watched.
     pub(super) sockets: usize,
