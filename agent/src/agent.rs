@@ -117,19 +117,19 @@ impl State {
             self.model.slots.see_path(*slot, *path, now);
         }
         let mut released = false;
-        for slot in self.model.slots.expired(now, self.grace) {
-            match self.kernel.retire(slot) {
-                Ok(()) => {
-                    self.model.slots.release(slot);
-                    released = true;
-                }
-                Err(error) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    slot,
-                    "cannot retire the slot of a peer that left"
-                ),
+        let Self { kernel, model, .. } = self;
+        let expired = model.slots.expired(now, self.grace);
+        kernel.retire(&expired, |slot, outcome| match outcome {
+            Ok(()) => {
+                model.slots.release(slot);
+                released = true;
             }
-        }
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                slot,
+                "cannot retire the slot of a peer that left"
+            ),
+        });
         if released && self.model.slots.overflow() > 0 {
             // Peers wait for a slot, and tailscaled may have no news for long.
             self.take(Arc::clone(&self.model.tailnet));

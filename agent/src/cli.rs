@@ -1,5 +1,6 @@
 //! Flags and commands. Names follow node_exporter and exporter-toolkit where these have one.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ pub struct Options {
     )]
     pub peer_grace: Duration,
 
-    /// Time between two samples of CPUs, tailscaled and queues; 0s switches sampling off
+    /// Time between two samples of CPUs, tailscaled and queues, from 20ms to 2s; 0s switches sampling off
     #[arg(
         long = "sampler.interval",
         global = true,
@@ -249,11 +250,14 @@ fn positive_duration(value: &str) -> Result<Duration, String> {
     }
 }
 
-/// Off, or an interval that the tick of the kernel's CPU accounting (4 or 10 ms) fits into.
+const SAMPLER_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(2);
+
+/// Off, or an interval that the tick of the kernel's CPU accounting (4 or 10 ms) fits into, and that a stall is not lost
+/// in; after 4.29 s, what the kernel has of pressure begins anew.
 fn sampler_interval(value: &str) -> Result<Duration, String> {
     match humantime::parse_duration(value) {
-        Ok(duration) if duration.is_zero() || duration >= Duration::from_millis(20) => Ok(duration),
-        Ok(_) => Err("must be at least 20ms, or 0s for no samples".to_owned()),
+        Ok(duration) if duration.is_zero() || SAMPLER_INTERVALS.contains(&duration) => Ok(duration),
+        Ok(_) => Err("must be at least 20ms and at most 2s, or 0s for no samples".to_owned()),
         Err(error) => Err(format!("{error}; write it like 100ms or 1s")),
     }
 }
@@ -307,6 +311,8 @@ mod tests {
             (vec!["--max-peers", "0"], "1..=65534"),
             (vec!["--tcp.handshake-timeout", "soon"], "like 30s"),
             (vec!["--sampler.interval", "1ms"], "at least 20ms"),
+            (vec!["--sampler.interval", "2001ms"], "at most 2s"),
+            (vec!["--sampler.interval", "500years"], "at most 2s"),
             (vec!["--sampler.interval", "fast"], "like 100ms"),
             (vec!["--web.listen-address", "localhost"], "address:port"),
             (vec!["--log.level", "loud"], "debug, info, warn, error"),
@@ -314,6 +320,14 @@ mod tests {
         ] {
             let message = parse(&arguments).unwrap_err().to_string();
             assert!(message.contains(remedy), "{arguments:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn samples_are_taken_as_often_as_a_stall_needs_or_not_at_all() {
+        for (interval, milliseconds) in [("0s", 0), ("20ms", 20), ("2s", 2000)] {
+            let options = parse(&["--sampler.interval", interval]).unwrap().options;
+            assert_eq!(options.sampler_interval, Duration::from_millis(milliseconds));
         }
     }
 

@@ -29,7 +29,6 @@ pub struct Fields {
     pub task_thread_node: u32,
     pub task_sum_exec_runtime: u32,
     pub task_run_delay: u32,
-    pub task_cfs_rq: u32,
     pub task_nsproxy: u32,
     pub task_cgroups: u32,
     pub task_files: u32,
@@ -38,9 +37,6 @@ pub struct Fields {
     /// Of the lock of the one before: odd while a thread ends.
     pub signal_stats_sequence: u32,
     pub nsproxy_net_ns: u32,
-    pub cfs_rq_rq: u32,
-    pub rq_cpu: u32,
-    pub rq_clock: u32,
     pub css_set_dfl_cgrp: u32,
     /// Of the pointer to the state of the subsystem cpuacct.
     pub css_set_cpuacct: u32,
@@ -48,6 +44,8 @@ pub struct Fields {
     pub css_sibling: u32,
     pub cgroup_self: u32,
     pub cgroup_children: u32,
+    /// Non-zero where the kernel has pressure; otherwise what belongs to that is 0.
+    pub has_pressure: u32,
     pub cgroup_psi: u32,
     pub cpuacct_cpustat: u32,
     pub files_fdt: u32,
@@ -77,8 +75,6 @@ pub struct Fields {
     pub netdev_queue_bytes: u32,
     pub qdisc_flags: u32,
     pub qdisc_enqueue: u32,
-    /// Not used: an even number of fields has no padding behind it.
-    pub spare: u32,
     pub qdisc_state: u32,
     pub qdisc_backlog: u32,
     pub qdisc_cpu_qstats: u32,
@@ -90,6 +86,10 @@ pub struct Fields {
     pub sock_rmem_alloc: u32,
     pub sock_rcvbuf: u32,
     pub bpf_array_pptrs: u32,
+    /// Of the pointer to the event in what the program on it gets.
+    pub perf_context_event: u32,
+    /// Of the clock when the event was last read.
+    pub perf_event_clock: u32,
 }
 
 /// A UDP socket that is bound and not connected.
@@ -135,8 +135,6 @@ pub struct Found {
     pub cpu_times: u64,
     /// `psi_group_cpu` of the whole system, of each CPU; once found, it stays.
     pub pressure: u64,
-    /// `runqueues`, of each CPU.
-    pub run_queues: u64,
     /// `struct net` of the agent.
     pub namespace: u64,
     /// `struct task_struct` of tailscaled's first thread.
@@ -209,8 +207,8 @@ pub struct CpuSample {
     pub busy: u64,
     /// Nanoseconds in soft interrupts.
     pub softirq: u64,
-    /// Nanoseconds in which a task waited for it; begins anew at 2^32.
+    /// Nanoseconds in which a task waited for it; begins anew at 2^32. [`UNKNOWN_32`] when it could not be read.
     pub waiting: u32,
-    /// Nanoseconds in which it had any task; begins anew at 2^32.
+    /// Nanoseconds in which it had any task, those included that wait for storage; the same.
     pub nonidle: u32,
 }

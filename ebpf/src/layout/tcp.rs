@@ -41,7 +41,8 @@ pub struct Tcp {
     pub syn_ack_retransmits: [u64; OPENERS],
     /// Handshake samples dropped because a retransmission made them ambiguous (Karn).
     pub ambiguous: u64,
-    /// Handshake samples lost because the table had no room, the entry was evicted, or the ACK went unseen.
+    /// Handshake samples lost because the table had no room, the entry was evicted, or the ACK went unseen. Only in the
+    /// last case the connection is among those opened, once it ends.
     pub lost: u64,
 }
 

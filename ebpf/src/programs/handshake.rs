@@ -138,16 +138,22 @@ pub(super) fn syn_ack(segment: &Segment) {
 #[inline(always)]
 pub(super) fn acknowledge(segment: &Segment) {
     // SAFETY: copied at once; what else may reuse the entry deletes it first, which is noticed below.
-    let Some(known) = (unsafe { HANDSHAKES.get(segment.key.flow()) }).copied() else { return };
+    let Some(known) = (unsafe { HANDSHAKES.get(segment.key.flow()) }).copied() else {
+        evicted(segment);
+        return;
+    };
     if u32::from(known.opener) != segment.sender
         || known.syn_ack_at == 0
         || !segment.has(ACK)
         || segment.acknowledgement != known.syn_ack_sequence.wrapping_add(1)
-        || HANDSHAKES.remove(segment.key.flow()).is_err()
     {
         return;
     }
+    // First of all: whoever finds the handshake gone sees that nobody waits for it.
     filter::disarm(segment.cell, segment.acknowledgement);
+    if HANDSHAKES.remove(segment.key.flow()).is_err() {
+        return;
+    }
     let at = now();
     // SAFETY: a row of TCP.
     with_row(known.slot, |tcp| unsafe { count(addr_of_mut!((*tcp).opened), segment.sender) });
@@ -163,6 +169,20 @@ pub(super) fn acknowledge(segment: &Segment) {
             syn_ack_sequence: known.syn_ack_sequence,
         },
     );
+}
+
+/// An acknowledgement, or a FIN, without a handshake. If the filter waits for just this number, there was one, for which
+/// the table had no room any more. A cell that waits for nothing holds a 0.
+#[inline(always)]
+fn evicted(segment: &Segment) {
+    if segment.has(ACK)
+        && segment.acknowledgement != 0
+        && established(segment).is_none()
+        && filter::expects(segment.cell, segment.acknowledgement)
+    {
+        filter::disarm(segment.cell, segment.acknowledgement);
+        lost(segment.slot);
+    }
 }
 
 /// A RST. Returns whether it ended a handshake.

@@ -38,7 +38,7 @@ fn a_slot_is_retired_and_reused_without_losing_a_packet() {
             assert_eq!(kernel.slots[1].direction[0], first.direction[0], "its key is gone");
             assert!(kernel.slots[0].direction[0].skbs >= 2);
 
-            source.retire(1).unwrap();
+            source.retire(&[1], |_, outcome| outcome.unwrap());
             slots.release(1);
             read(&mut source, &mut kernel);
             assert_eq!(kernel.slots[1].direction[0].skbs, 0);

@@ -147,9 +147,8 @@ fn handshakes_and_disco_are_counted_and_a_retired_slot_leaves_nothing_behind() {
         let left = Tailnet { peers: tailnet.peers[1..].to_vec(), ..Tailnet::default() };
         slots.update(&left.peers, Instant::now());
         following.source.sync(&left, &slots);
-        following.source.retire(A).unwrap();
+        following.source.retire(&[A], |_, outcome| outcome.unwrap());
         slots.release(A);
-        following.source.sync(&left, &slots);
         following.read();
         let kernel = &following.kernel;
         assert_eq!(packets(&kernel.peer_underlay[A as usize]), [0, 0]);

@@ -16,15 +16,18 @@ mod stall;
 mod throttle;
 mod udp;
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tailgauge_testbed::agent::Agent;
+use tailgauge_testbed::agent::{Agent, binary};
 use tailgauge_testbed::exposition::{Exposition, Sample};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::process::wait_for;
 use tailgauge_testbed::stage::Stage;
 use tailgauge_testbed::standin::StandIn;
+use tempfile::TempDir;
 
 /// Long enough for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +41,24 @@ fn stage(test: &str, programs: &[&str]) -> Option<Stage> {
 /// tailscaled in a process of its own.
 fn stand_in(stage: &Stage) -> StandIn {
     StandIn::start(Path::new(env!("CARGO_BIN_EXE_standin")), &stage.namespace).unwrap()
+}
+
+/// The agent on a kernel that describes no types, as far as it can see: no program counts drops there, or samples.
+struct Untyped {
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl Untyped {
+    fn new() -> Self {
+        let folder = TempDir::with_prefix("tailgauge-untyped-").unwrap();
+        let path = folder.path().join("agent");
+        // A namespace's commands see mounts of their own.
+        let text = "#!/bin/sh\nmount -t tmpfs none /sys/kernel/btf || exit 1\n";
+        std::fs::write(&path, format!("{text}exec {} \"$@\"\n", binary().unwrap().display())).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        Self { path, _folder: folder }
+    }
 }
 
 /// Value of a sample, which must be there.

@@ -1,11 +1,12 @@
 //! Samples add up to what is counted.
 
+use std::path::Path;
 use std::time::Duration;
 
-use tailgauge_testbed::agent::Agent;
+use tailgauge_testbed::agent::{Agent, binary};
 use tailgauge_testbed::exposition::Exposition;
 
-use crate::{kernel, stage, stand_in, value};
+use crate::{Untyped, kernel, stage, stand_in, value};
 
 /// How long tailscaled works.
 const WORK: Duration = Duration::from_secs(3);
@@ -17,12 +18,19 @@ const ATTEMPTS: usize = 5;
 
 #[test]
 fn samples_of_the_kernel_add_up_to_what_files_count() {
-    add_up("samples_of_the_kernel_add_up_to_what_files_count", &[], 1.0);
+    add_up("samples_of_the_kernel_add_up_to_what_files_count", &binary().unwrap(), &[], 1.0);
+}
+
+#[test]
+fn they_do_where_drops_are_not_counted() {
+    let flags = ["--no-collector.drops"];
+    add_up("they_do_where_drops_are_not_counted", &binary().unwrap(), &flags, 1.0);
 }
 
 #[test]
 fn so_do_those_by_files() {
-    add_up("so_do_those_by_files", &["--no-collector.drops"], 0.0);
+    let agent = Untyped::new();
+    add_up("so_do_those_by_files", &agent.path, &[], 0.0);
 }
 
 /// Seconds that the samples of a ratio stand for.
@@ -31,10 +39,10 @@ fn sampled(scrape: &Exposition, name: &str, labels: &[(&str, &str)]) -> f64 {
     scrape.sum(&format!("{name}_sum"), labels) * interval
 }
 
-fn add_up(test: &str, flags: &[&str], attached: f64) {
+fn add_up(test: &str, agent: &Path, flags: &[&str], attached: f64) {
     let Some(stage) = stage(test, &["ip"]) else { return };
     let mut tailscaled = stand_in(&stage);
-    let mut agent = Agent::start(&stage.namespace, &tailscaled.socket(), flags).unwrap();
+    let mut agent = Agent::start_program(agent, &stage.namespace, &tailscaled.socket(), flags).unwrap();
     let hook = [("hook", "sampling"), ("mode", "perf_event")];
     let cpus = std::thread::available_parallelism().unwrap().get();
     // Its threads are there before, as files show only from the second look on what a thread waited.

@@ -1,15 +1,16 @@
 //! What lasts 200 ms is lost in the mean, and not in the samples.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tailgauge_testbed::agent::Agent;
+use tailgauge_testbed::agent::{Agent, binary};
 use tailgauge_testbed::exposition::Exposition;
 use tailgauge_testbed::process::wait_for;
 use tailgauge_testbed::proof::device::Device;
 use tailgauge_testbed::stage::{Stage, TUNNEL};
 
-use crate::{PATIENCE, stage, stand_in, value};
+use crate::{PATIENCE, Untyped, stage, stand_in, value};
 
 /// Samples without a scrape in between.
 const PAUSE: u64 = 60;
@@ -44,17 +45,18 @@ fn pause(since: Instant, interval: f64) {
 
 #[test]
 fn a_stall_of_tailscaled_s_ring_is_a_few_samples_and_a_peak() {
-    stall_of_the_ring("a_stall_of_tailscaled_s_ring_is_a_few_samples_and_a_peak", &[]);
+    stall_of_the_ring("a_stall_of_tailscaled_s_ring_is_a_few_samples_and_a_peak", &binary().unwrap());
 }
 
 #[test]
 fn so_it_is_where_no_program_counts_drops() {
-    stall_of_the_ring("so_it_is_where_no_program_counts_drops", &["--no-collector.drops"]);
+    stall_of_the_ring("so_it_is_where_no_program_counts_drops", &Untyped::new().path);
 }
 
-fn stall_of_the_ring(test: &str, flags: &[&str]) {
+fn stall_of_the_ring(test: &str, agent: &Path) {
     let Some(stage) = stage(test, &["ip"]) else { return };
-    let mut agent = stage.agent(flags).unwrap();
+    let mut agent = Agent::start_program(agent, &stage.namespace, &stage.socket(), &[]).unwrap();
+    agent.wait_ready().unwrap();
     let name = "tailgauge_tunnel_transmit_dropped_sample_packets";
     let before = agent
         .wait_scrape("the sampler", |scrape| above(scrape, name, ZERO).0 == 0.0 && samples(scrape) > 3.0)

@@ -334,6 +334,54 @@ fn crowding_loses_samples_and_says_so_but_no_connection() {
 }
 
 #[test]
+fn a_handshake_that_was_forgotten_before_its_acknowledgement_is_lost_once() {
+    let Some(mut programs) = with_peer("a_handshake_that_was_forgotten", Sizes::default()) else { return };
+    for place in 0..4 {
+        let (key, before) = {
+            let flow = flows(&programs)[place];
+            flow.syn();
+            flow.responder(SYN | ACK, 7000, SYN_SEQUENCE + 1);
+            (flow.key(), flow.tcp())
+        };
+        programs.handshakes().unwrap().remove(&key).unwrap();
+        let flow = flows(&programs)[place];
+        for acknowledgement in [7002, 7001, 7001, 7501] {
+            flow.opener(ACK, SYN_SEQUENCE + 1, acknowledgement);
+        }
+        flow.responder(FIN | ACK, 7501, SYN_SEQUENCE + 1);
+        assert_eq!(Change::between(&before, &flow.tcp()), Change { lost: 1, ..Change::default() });
+        // One that completes is not.
+        let before = flow.tcp();
+        flow.syn();
+        flow.responder(SYN | ACK, 7000, SYN_SEQUENCE + 1);
+        for _ in 0..3 {
+            flow.opener(ACK, SYN_SEQUENCE + 1, 7001);
+        }
+        let expected = Change { opened: one(flow.opener), samples: [1, 1, 0], ..Change::default() };
+        assert_eq!(Change::between(&before, &flow.tcp()), expected);
+    }
+}
+
+#[test]
+fn every_handshake_that_a_small_table_forgot_is_lost() {
+    let sizes = Sizes { flows: 128, ..Sizes::default() };
+    let Some(programs) = with_peer("every_handshake_that_a_small_table_forgot", sizes) else { return };
+    let flow = flows(&programs)[OPENER_PEER];
+    let numbers = || (0..2000u16).map(|place| (10_000 + place, 7000 * (u32::from(place) + 1)));
+    for (port, sequence) in numbers() {
+        flow.with_port(port).syn();
+        flow.with_port(port).responder(SYN | ACK, sequence, SYN_SEQUENCE + 1);
+    }
+    for (port, sequence) in numbers() {
+        flow.with_port(port).opener(ACK, SYN_SEQUENCE + 1, sequence + 1);
+    }
+    let tcp = flow.tcp();
+    let known = tcp.opened[OPENER_PEER] + tcp.lost;
+    assert!(tcp.opened[OPENER_PEER] <= 128 && known <= 2000, "{tcp:?}");
+    assert!(known >= 1900, "{} of 2000 shared a cell of the filter", 2000 - known);
+}
+
+#[test]
 fn a_full_table_loses_samples_and_says_so() {
     let sizes = Sizes { flows: 128, ..Sizes::default() };
     let Some(programs) = with_peer("a_full_table_loses_samples", sizes) else { return };

@@ -139,6 +139,7 @@ fn names(values: Vec<(String, u32)>) -> Vec<Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::kernel::description;
 
     #[test]
     fn reasons_are_called_as_the_kernel_calls_them() {
@@ -162,10 +163,10 @@ mod tests {
 
     #[test]
     fn this_kernel_is_understood() {
-        let mut description = match Description::of_this_kernel(MEMBERS, OTHERS) {
-            Ok(description) => description,
-            Err(error) => return eprintln!("skipped: {error}"),
-        };
+        if description::is_absent() {
+            return;
+        }
+        let mut description = Description::of_this_kernel(MEMBERS, OTHERS).unwrap();
         let types = DropTypes::read(&mut description).unwrap();
         assert!((2..=4).contains(&types.arguments));
         assert_ne!(types.own_namespace, 0);

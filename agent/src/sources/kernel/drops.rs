@@ -186,7 +186,8 @@ impl Drops {
         }
     }
 
-    /// A row by name: its own, a new one, or that of a device that is gone, whose counts move to those of others.
+    /// A row by name: its own, a new one, or that of a device that is gone. What was counted there was exported under that
+    /// one's name: as drops of others it would be a burst that never was.
     fn row_for(&mut self, name: &str) -> Option<usize> {
         let rows = DROP_TUNNEL as usize..NAMED.end as usize;
         if let Some(row) = rows.clone().find(|row| self.devices[*row].name == name) {
@@ -195,11 +196,7 @@ impl Drops {
         let others = NAMED.start as usize..rows.end;
         let free = others.clone().find(|row| self.devices[*row].name.is_empty());
         let row = free.or_else(|| others.clone().find(|row| self.devices[*row].ifindex.is_none()))?;
-        let mut taken = DropRow { reasons: [0; DROP_REASONS] };
-        self.rows.take(row as u32, &mut taken);
-        for (word, count) in self.rows.row(DROP_OTHER).iter().zip(taken.reasons) {
-            word.fetch_add(count, Ordering::Relaxed);
-        }
+        self.rows.row(row as u32).iter().for_each(|word| word.store(0, Ordering::Relaxed));
         self.devices[row] = Device { name: name.to_owned(), ifindex: None };
         Some(row)
     }
@@ -286,7 +283,50 @@ impl Object {
 
 #[cfg(test)]
 mod tests {
+    use netlink_sys::protocols::NETLINK_ROUTE;
+
     use super::*;
+    use crate::sources::kernel::device::LinkLayer;
+    use crate::sources::kernel::probe::missing_capabilities;
+    use crate::sources::kernel::types::KernelTypes;
+
+    fn link(index: u32) -> Link {
+        Link { index, name: format!("device{index}"), layer: LinkLayer::Layer3, counters: None }
+    }
+
+    #[test]
+    fn the_row_of_a_device_that_is_gone_begins_at_zero_for_another_one() {
+        if !missing_capabilities().is_empty() {
+            return eprintln!("skipped: needs root");
+        }
+        let mut object = Object::load(1, &KernelTypes::default()).unwrap();
+        let mut netlink = Netlink::open(NETLINK_ROUTE).unwrap();
+        let mut drops = Drops::open(&mut object, "tunnel", None, &mut netlink).unwrap();
+        let all = NAMED.end - NAMED.start;
+        for index in 1..=all {
+            drops.name(&link(index));
+        }
+        for row in NAMED {
+            drops.rows.row(row)[3].store(u64::from(row), Ordering::Relaxed);
+        }
+        let mut kernel = Kernel::default();
+        let mut counts = |drops: &Drops, name: &str| {
+            drops.read(&mut kernel);
+            let found = kernel.drops.iter().find(|device| device.device == name);
+            found.map(|device| device.counts.clone())
+        };
+        let row = |index: u32| u64::from(NAMED.start + index - 1);
+        let late = link(all + 1);
+        drops.name(&late);
+        assert_eq!(counts(&drops, &late.name), None, "it has no row");
+        drops.forget(5);
+        assert_eq!(counts(&drops, "device5"), Some(vec![(3, row(5))]), "gone, and still there");
+        drops.name(&late);
+        assert_eq!(counts(&drops, "device5"), None);
+        assert_eq!(counts(&drops, &late.name), Some(vec![]));
+        assert_eq!(counts(&drops, "device6"), Some(vec![(3, row(6))]));
+        assert_eq!(counts(&drops, "other"), Some(vec![]), "nothing was dropped a second time");
+    }
 
     #[test]
     fn every_number_has_a_name_of_its_own_but_for_what_is_no_drop() {

@@ -25,7 +25,7 @@ pub(super) struct EndpointTables {
     /// Whose keys are installed; `None` after a failure.
     members: Option<Members>,
     relay_port: u16,
-    /// Slots whose peers are gone, and that the programs may have learned endpoints of.
+    /// Slots whose peers are gone, since the last [`Self::install`].
     retired: Vec<u32>,
     /// Changes so far.
     generation: u32,
@@ -56,7 +56,11 @@ impl EndpointTables {
     /// stored after a change.
     pub(super) fn install(&mut self, members: Members, relay_port: Option<u16>, sizes: &Sizes) {
         self.relay_port = relay_port.unwrap_or(0);
-        let unlearned = self.unlearn();
+        // Once more: a program may have been about to learn one when they were retired.
+        let unlearned = !self.retired.is_empty();
+        if self.unlearn() {
+            self.retired.clear();
+        }
         let is_known = self.members.as_ref().is_some_and(|known| endpoints::claim_the_same(known, &members));
         if is_known && !unlearned {
             return;
@@ -79,15 +83,18 @@ impl EndpointTables {
         Control { endpoints_generation: self.generation, relay_port: u32::from(self.relay_port), ..control }
     }
 
-    /// Notes that a slot may get another peer from the next [`Self::install`] on.
-    pub(super) fn retire(&mut self, slot: u32) {
-        self.retired.push(slot);
+    /// Removes what was learned of slots that may get other peers from the next [`Self::install`] on. The programs forget
+    /// the slots they know when [`Self::control`] is stored.
+    pub(super) fn retire(&mut self, slots: &[u32]) {
+        self.retired.extend_from_slice(slots);
+        self.unlearn();
+        self.generation = self.generation.wrapping_add(1);
     }
 
-    /// Removes what was learned of slots that were retired; returns whether there were any.
+    /// Removes what was learned of slots that were retired; whether that succeeded.
     fn unlearn(&mut self) -> bool {
         if self.retired.is_empty() {
-            return false;
+            return true;
         }
         let Self { learned, retired, .. } = self;
         retired.sort_unstable();
@@ -97,16 +104,14 @@ impl EndpointTables {
                 gone.push(*endpoint);
             }
         });
-        match read {
-            Ok(()) => retired.clear(),
-            // Tried again by the next call.
-            Err(error) => tracing::warn!(%error, "cannot look for the endpoints of peers that left"),
+        if let Err(error) = &read {
+            tracing::warn!(%error, "cannot look for the endpoints of peers that left");
         }
         for endpoint in &gone {
             // Not there means that the programs forgot it themselves.
             let _ = learned.remove(endpoint);
         }
-        true
+        read.is_ok()
     }
 
     /// Counts what the programs learned, now and then.

@@ -57,6 +57,17 @@ impl<K: Pod + Default, V: Pod + Default> Lru<K, V> {
         self.read(|_, _| ())
     }
 
+    /// An entry as it is now.
+    pub(super) fn get(&self, key: &K) -> Option<V> {
+        self.map.get(key, 0).ok()
+    }
+
+    /// Makes an entry, as a program does.
+    #[cfg(test)]
+    pub(super) fn insert(&mut self, key: &K, value: &V) {
+        self.map.insert(key, value, 0).unwrap();
+    }
+
     /// Replaces an entry that is there.
     pub(super) fn replace(&mut self, key: &K, value: &V) -> Result<(), MapError> {
         self.map.insert(key, value, EXIST)

@@ -92,12 +92,18 @@ impl OwnMessages {
         &self.paths
     }
 
-    /// Takes over a slot's totals at `now` and zeroes its rows.
-    pub(super) fn retire(&mut self, slot: u32, now: u64) -> Result<(), KernelError> {
-        self.rows.retire(slot)?;
-        self.sessions.retire(slot, now);
-        self.initiations.retire(slot);
-        self.endpoints.retire(slot);
-        Ok(())
+    /// Makes the sessions and endpoints of slots nobody's at `now`. That is in force when [`Self::control`] is stored.
+    pub(super) fn disown(&mut self, slots: &[u32], now: u64) {
+        for slot in slots {
+            self.sessions.retire(*slot, now);
+            self.initiations.retire(*slot);
+        }
+        // After the sessions, which endpoints are learned from.
+        self.endpoints.retire(slots);
+    }
+
+    /// Takes over a slot's totals and zeroes its rows.
+    pub(super) fn retire(&mut self, slot: u32) -> Result<(), KernelError> {
+        self.rows.retire(slot)
     }
 }

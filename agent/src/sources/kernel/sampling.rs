@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use std::sync::atomic::{Ordering, fence};
 
 use aya::programs::perf_event::{
     PerfEventConfig, PerfEventLink, PerfEventScope, SamplePolicy, SoftwareEvent,
@@ -174,17 +175,20 @@ impl Sampling {
         let mut sample = Sample::EMPTY;
         loop {
             let row = (self.next % ROUND) as u32;
-            self.samples.load(row, &mut sample);
-            if sample.number < self.next {
+            let number = self.number(row);
+            if number < self.next {
                 // It has not been taken, or is being written.
                 return;
             }
+            self.samples.load(row, &mut sample);
             for (place, cpu) in (0..).zip(&mut self.buffer) {
                 self.cpus.load(row * self.now.cpus + place, cpu);
             }
-            if sample.number > self.next || self.number(row) != sample.number {
+            // What was read is older than the number that is read now.
+            fence(Ordering::Acquire);
+            if number > self.next || self.number(row) != number {
                 // Nobody came by for a whole round; those that are being written next are lost, too.
-                self.next = sample.number.saturating_sub(ROUND * 3 / 4).max(self.next + 1);
+                self.next = number.saturating_sub(ROUND * 3 / 4).max(self.next + 1);
                 continue;
             }
             each(&sample, &self.buffer, sample.generation == self.now.generation);
@@ -194,7 +198,7 @@ impl Sampling {
 
     fn number(&self, row: u32) -> u64 {
         let number = self.samples.row(row).first();
-        number.map_or(0, |word| word.load(std::sync::atomic::Ordering::Acquire))
+        number.map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     /// Writes the hook into `kernel`; returns how many hooks there are now.
@@ -214,7 +218,6 @@ impl Sampling {
 pub(in crate::sources) fn missing(found: &Found) -> Option<String> {
     let needed = [
         (found.cpu_times, "the time of CPUs (control groups without cpuacct)"),
-        (found.run_queues, "the queues of CPUs"),
         (found.namespace, "devices"),
     ];
     let missing = needed.into_iter().find(|(address, _)| *address == 0).map(|(_, what)| what);

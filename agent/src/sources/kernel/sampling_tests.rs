@@ -5,9 +5,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{socket_cookie, socket_recv_buffer_size};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tailgauge_ebpf::layout::{UNKNOWN, UNKNOWN_32};
 
 use super::*;
+use crate::sources::kernel::description;
 use crate::sources::kernel::probe::missing_capabilities;
 use crate::sources::kernel::types::KernelTypes;
 
@@ -16,13 +19,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Files show ticks of a hundredth of a second.
 const TICK: u64 = 10_000_000;
 
-/// The programs, and the object that they are in; `None` where this host does not let them.
+/// The programs, and the object that they are in; `None` where this host does not let them, which is for others than
+/// the code under test to say.
 fn open() -> Option<(Object, Sampling)> {
-    let types = KernelTypes::of_this_kernel(true, true);
-    if !missing_capabilities().is_empty() || !matches!(types.sampling, Some(Ok(_))) {
-        eprintln!("skipped: needs root, and a kernel that describes its types");
+    open_with(|_| {})
+}
+
+/// The same on another kernel.
+fn open_with(change: impl FnOnce(&mut Fields)) -> Option<(Object, Sampling)> {
+    if !missing_capabilities().is_empty() {
+        eprintln!("skipped: needs root");
         return None;
     }
+    if description::is_absent() {
+        return None;
+    }
+    let mut types = KernelTypes::of_this_kernel(true, true);
+    change(types.sampling.as_mut().unwrap().as_mut().unwrap());
     let mut object = Object::load(1, &types).unwrap();
     let sampling = Sampling::open(&mut object, types.sampling.as_ref()).unwrap();
     assert_eq!(sampling.obstacle(), None, "{:?}", object.refused());
@@ -53,6 +66,15 @@ impl Busy {
     fn start() -> Self {
         let mut command = Command::new("sh");
         Self(command.args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    /// On one CPU.
+    fn on(cpu: usize) -> Self {
+        let busy = Self::start();
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu);
+        sched_setaffinity(Pid::from_raw(busy.0.id().cast_signed()), &cpus).unwrap();
+        busy
     }
 
     /// Nanoseconds that it ran and waited, by its schedstat.
@@ -93,7 +115,7 @@ fn cpus_and_a_process_are_what_files_say_before_and_after() {
     let others: Vec<_> = (0..cpus).map(|_| Busy::start()).collect();
     let busy = Busy::start();
     let found = sampling.watch(&mut object, &Targets { process: busy.0.id(), ..Targets::default() }).unwrap();
-    assert!([found.task, found.cpu_times, found.run_queues, found.namespace].iter().all(|found| *found != 0));
+    assert!([found.task, found.cpu_times, found.namespace].iter().all(|found| *found != 0));
     sampling.start(&mut object, 0, PERIOD).unwrap();
     let mut last = 0;
     for _ in 0..10 {
@@ -116,6 +138,51 @@ fn cpus_and_a_process_are_what_files_say_before_and_after() {
     drop(busy);
     let (sample, _) = next(&mut sampling);
     assert_eq!(sample.ran, UNKNOWN, "it is gone");
+}
+
+#[test]
+fn pressure_is_up_to_date_whatever_lasts() {
+    let Some((mut object, mut sampling)) = open() else { return };
+    if !Path::new(PRESSURE).exists() {
+        return eprintln!("skipped: needs a kernel with pressure");
+    }
+    // Two for each CPU: one of them always waits.
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let _busy: Vec<_> = (0..2 * cpus).map(|place| Busy::on(place % cpus)).collect();
+    let found = sampling.watch(&mut object, &Targets::default()).unwrap();
+    assert_ne!(found.pressure, 0);
+    sampling.start(&mut object, 0, PERIOD).unwrap();
+    next(&mut sampling);
+    let mut last = next(&mut sampling);
+    let mut errors = Vec::new();
+    for _ in 0..50 {
+        let now = next(&mut sampling);
+        for (now_there, before) in now.1.iter().zip(&last.1).take(cpus) {
+            for (counted, before) in
+                [(now_there.waiting, before.waiting), (now_there.nonidle, before.nonidle)]
+            {
+                let known = counted != UNKNOWN_32 && before != UNKNOWN_32;
+                let grown = u64::from(counted.wrapping_sub(before));
+                errors.push(if known { grown.abs_diff(now.0.at - last.0.at) } else { u64::MAX });
+            }
+        }
+        last = now;
+    }
+    // The scheduler looks at the clock of a CPU that does the same thing all the time once a tick, 4 ms or so.
+    errors.sort_unstable();
+    let (usual, most) = (errors[errors.len() / 2], errors[errors.len() * 9 / 10]);
+    assert!(usual < 200_000 && most < 2_000_000, "{usual} {most} of {errors:?}");
+}
+
+#[test]
+fn a_kernel_without_pressure_is_sampled_all_the_same() {
+    let Some((mut object, mut sampling)) = open_with(|fields| fields.has_pressure = 0) else { return };
+    let found = sampling.watch(&mut object, &Targets::default()).unwrap();
+    assert!(found.pressure == 0 && found.cpu_times != 0 && found.namespace != 0, "{found:?}");
+    sampling.start(&mut object, 0, PERIOD).unwrap();
+    let (_, cpus) = next(&mut sampling);
+    assert!(cpus[0].busy > 0 && cpus[0].busy != UNKNOWN, "{cpus:?}");
+    assert!(cpus.iter().all(|cpu| (cpu.waiting, cpu.nonidle) == (UNKNOWN_32, UNKNOWN_32)), "{cpus:?}");
 }
 
 #[test]

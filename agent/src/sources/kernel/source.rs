@@ -252,14 +252,19 @@ impl KernelSource {
         self.messages.paths()
     }
 
-    /// Takes over a slot's totals and zeroes its rows, so that another peer may use it. Its keys must be gone
-    /// already: they are after [`Self::sync`] with the peer missing.
-    ///
-    /// # Errors
-    /// When the slot's rows cannot be mapped; then the slot must not be reused.
-    pub fn retire(&mut self, slot: u32) -> Result<(), KernelError> {
-        self.slots.retire(slot)?;
-        self.messages.retire(slot, monotonic())
+    /// Takes over the totals of slots and zeroes their rows, so that other peers may use them. Their keys must be gone
+    /// already: they are after [`Self::sync`] with the peers missing. `done` hears what became of each: with an error its
+    /// rows cannot be mapped, and the slot must not be reused.
+    pub fn retire(&mut self, slots: &[u32], mut done: impl FnMut(u32, Result<(), KernelError>)) {
+        if slots.is_empty() {
+            return;
+        }
+        // First of all, so that nothing counts in rows that were zeroed.
+        self.messages.disown(slots, monotonic());
+        self.store_control();
+        for slot in slots {
+            done(*slot, self.slots.retire(*slot).and_then(|()| self.messages.retire(*slot)));
+        }
     }
 
     /// Keeps BPF run-time statistics on for `duration` from now (about 100 ns per packet).
@@ -289,6 +294,10 @@ impl KernelSource {
     fn install_routes(&mut self) {
         let keys = keys::routes(&self.own, &self.advertised, &self.host, &self.sizes);
         self.tables.install_routes(keys);
+        self.store_control();
+    }
+
+    fn store_control(&self) {
         self.control.store(0, &self.messages.control(self.tables.control()));
     }
 }

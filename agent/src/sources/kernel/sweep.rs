@@ -68,17 +68,32 @@ impl Flows {
     /// Looks through the handshakes at `now`, nanoseconds of CLOCK_MONOTONIC; `count` gets slot and outcome
     /// of each that is over.
     pub(super) fn sweep(&mut self, now: u64, mut count: impl FnMut(u32, Outcome)) -> io::Result<()> {
+        self.find(now)?;
+        self.settle(&mut count);
+        self.connections.count()
+    }
+
+    fn find(&mut self, now: u64) -> io::Result<()> {
         let Self { handshakes, pending, timeout, .. } = self;
         handshakes.read(|key, handshake| {
             if let Some(due) = due(handshake, now, *timeout) {
                 pending.push((*key, *handshake, due));
             }
-        })?;
+        })
+    }
+
+    fn settle(&mut self, count: &mut impl FnMut(u32, Outcome)) {
+        let Self { handshakes, pending, .. } = self;
         for (key, mut handshake, due) in pending.drain(..) {
+            // A packet of it may have come since it was read: it was answered, or is another one on the same ports.
+            if handshakes.get(&key) != Some(handshake) {
+                continue;
+            }
             match due {
                 Due::TimeOut => {
                     handshake.timed_out = 1;
-                    // It may have completed or gone this moment; then it is not ours to count.
+                    // It may have completed or gone this moment; then it is not ours to count. The map has no way to
+                    // tell that it was answered this moment.
                     if handshakes.replace(&key, &handshake).is_ok() {
                         count(handshake.slot, Outcome::TimedOut(handshake.opener));
                     }
@@ -93,7 +108,6 @@ impl Flows {
                 }
             }
         }
-        self.connections.count()
     }
 
     /// Fill of both tables at the last count.
@@ -105,6 +119,9 @@ impl Flows {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::sources::kernel::probe::missing_capabilities;
+    use crate::sources::kernel::types::KernelTypes;
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -130,6 +147,32 @@ mod tests {
         assert_eq!(at(150, handshake), Some(Due::Lose));
         handshake.timed_out = 1;
         assert_eq!(at(150, handshake), Some(Due::Forget));
+    }
+
+    #[test]
+    fn what_a_packet_changed_meanwhile_is_left_alone() {
+        if !missing_capabilities().is_empty() {
+            return eprintln!("skipped: needs root");
+        }
+        let mut object = Object::load(1, &KernelTypes::default()).unwrap();
+        let mut flows = Flows::open(&mut object, TIMEOUT).unwrap();
+        let key = |port| FlowKey { peer_port: [0, port], ..FlowKey::default() };
+        let unanswered = Handshake { syn_at: 5, slot: 1, ..Handshake::default() };
+        let answered = Handshake { syn_ack_at: 6, ..unanswered };
+        for (port, handshake) in [(1, unanswered), (2, unanswered), (3, answered), (4, answered)] {
+            flows.handshakes.insert(&key(port), &handshake);
+        }
+        flows.find(200_000_000_000).unwrap();
+        let anew = Handshake { syn_at: 7, ..unanswered };
+        flows.handshakes.insert(&key(1), &answered);
+        flows.handshakes.insert(&key(3), &anew);
+        let mut outcomes = Vec::new();
+        flows.settle(&mut |slot, outcome| outcomes.push((slot, outcome)));
+        outcomes.sort_unstable_by_key(|(_, outcome)| *outcome == Outcome::Lost);
+        assert_eq!(outcomes, [(1, Outcome::TimedOut(0)), (1, Outcome::Lost)]);
+        let timed_out = Handshake { timed_out: 1, ..unanswered };
+        let left = [1, 2, 3, 4].map(|port| flows.handshakes.get(&key(port)));
+        assert_eq!(left, [Some(answered), Some(timed_out), Some(anew), None]);
     }
 
     #[test]

@@ -21,7 +21,8 @@ impl KernelTypes {
         if !drops && !sampling {
             return Self::default();
         }
-        let members = [drop_types::MEMBERS, sampling_types::MEMBERS].concat();
+        let members =
+            [drop_types::MEMBERS, sampling_types::MEMBERS, sampling_types::PRESSURE_MEMBERS].concat();
         let others = [drop_types::OTHERS, sampling_types::OTHERS].concat();
         let mut description =
             Description::of_this_kernel(&members, &others).map_err(|error| error.to_string());

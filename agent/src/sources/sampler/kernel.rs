@@ -25,7 +25,8 @@ const _: () = assert!(devices::MOST == WATCHED_DEVICES);
 pub(super) struct KernelSampler {
     paths: Paths,
     interval: Duration,
-    ring: RingDrops,
+    /// `None` where drops are not counted: then those of the tunnel have no samples.
+    ring: Option<RingDrops>,
     finder: Finder,
     process: Option<Process>,
     devices: Devices,
@@ -50,13 +51,12 @@ impl KernelSampler {
         if let Some(reason) = kernel.sampling_obstacle() {
             return Err(reason);
         }
-        let ring = kernel.ring_drops().ok_or("drops of the tunnel's ring are not counted")?;
         let netlink =
             Netlink::open(NETLINK_ROUTE).map_err(|error| format!("cannot ask for devices: {error}"))?;
         let mut sampler = Self {
             paths: config.paths.clone(),
             interval: config.interval,
-            ring,
+            ring: kernel.ring_drops(),
             finder: Finder::default(),
             process: None,
             devices: Devices::new(config.paths.interface.clone()),
@@ -115,7 +115,7 @@ impl KernelSampler {
             let found = kernel.watch(&self.targets).map_err(|error| chain(&error))?;
             self.agreement.judge(self.process, self.sockets, &found)?;
         }
-        if self.heard.elapsed() > PATIENCE + 2 * self.interval {
+        if self.heard.elapsed() > PATIENCE + self.interval.saturating_mul(2) {
             tracing::warn!(cpu = self.cpu, "no samples: another CPU is to take them");
             self.attach(kernel)?;
         }
@@ -138,8 +138,8 @@ impl KernelSampler {
             *place = socket;
             self.sockets += 1;
         }
-        let ring = &self.ring;
-        let is_another = |index: u32| ring.tunnel() != Some(index);
+        let ring = self.ring.as_ref();
+        let is_another = |index: u32| ring.is_some_and(|ring| ring.tunnel() != Some(index));
         let looked = self.devices.refresh(&mut self.netlink, is_another);
         looked.map_err(|source| HostError::Netlink { operation: "look for devices", source })?;
         self.targets.devices = [0; WATCHED_DEVICES];
@@ -162,7 +162,7 @@ impl KernelSampler {
             online: online.cpus(),
             has_pressure: self.has_pressure,
             is_process: self.agreement.is_process(),
-            has_tunnel: self.ring.tunnel().is_some(),
+            has_tunnel: self.ring.as_ref().and_then(RingDrops::tunnel).is_some(),
             sockets: self.sockets,
             devices,
         };

@@ -10,6 +10,9 @@ use crate::model::sampled::Sampled;
 
 /// Beyond this, counts of nanoseconds that have 32 bits may have gone round.
 const MOST_SECONDS: f64 = 4.0;
+/// Nanoseconds between the moment that a sample bears and that at which a CPU was read, at most; virtual CPUs stand
+/// still now and then.
+const SLACK: f64 = 10e6;
 
 /// What was seen at the moment before.
 #[derive(Debug, Default)]
@@ -44,7 +47,7 @@ pub(super) struct Beside<'a> {
     pub(super) has_pressure: bool,
     /// Whether the kernel means the process that is tailscaled.
     pub(super) is_process: bool,
-    /// Whether there is a tunnel.
+    /// Whether there is a tunnel, and drops of its ring are counted.
     pub(super) has_tunnel: bool,
     /// Sockets that are watched.
     pub(super) sockets: usize,
@@ -93,12 +96,7 @@ impl Tally {
     }
 
     fn cpus(&self, cpus: &[CpuSample], seconds: f64, beside: &Beside<'_>, into: &mut Sampled) {
-        let (mut waiting, mut nonidle) = (0.0, 0.0);
         for ((number, now), before) in (0..).zip(cpus).zip(&self.cpus) {
-            // As the kernel does (`collect_percpu_times`): a CPU weighs as much as it had tasks.
-            let had_tasks = f64::from(now.nonidle.wrapping_sub(before.nonidle));
-            waiting += f64::from(now.waiting.wrapping_sub(before.waiting)) * had_tasks;
-            nonidle += had_tasks;
             if !beside.online.contains(&number) || now.busy == UNKNOWN || before.busy == UNKNOWN {
                 continue;
             }
@@ -111,9 +109,9 @@ impl Tally {
             cpu.busy.add(beside.second, part(busy));
             cpu.softirq.add(beside.second, part(softirq));
         }
-        if beside.has_pressure && seconds < MOST_SECONDS {
-            let part = if nonidle > 0.0 { waiting / nonidle / 1e9 / seconds } else { 0.0 };
-            into.cpu_waiting.add(beside.second, part.min(1.0));
+        let is_known = beside.has_pressure && seconds < MOST_SECONDS;
+        if let Some(part) = is_known.then(|| waiting(cpus, &self.cpus, seconds * 1e9)).flatten() {
+            into.cpu_waiting.add(beside.second, part);
         }
     }
 
@@ -133,6 +131,25 @@ impl Tally {
             into.tailscaled_delay.add(beside.second, rate(waited));
         }
     }
+}
+
+/// The part of the time, so many nanoseconds, in which a task waited for a CPU; `None` when that is not known of one of
+/// them.
+fn waiting(now: &[CpuSample], before: &[CpuSample], nanoseconds: f64) -> Option<f64> {
+    // What went back, or on for longer than the time did, was read while it changed.
+    let grown = |now: u32, before: u32| {
+        let grown = f64::from(now.wrapping_sub(before));
+        let is_sound = now != UNKNOWN_32 && before != UNKNOWN_32 && grown <= nanoseconds + SLACK;
+        is_sound.then_some(grown.min(nanoseconds))
+    };
+    let (mut waiting, mut nonidle) = (0.0, 0.0);
+    for (now, before) in now.iter().zip(before) {
+        // As the kernel does (`collect_percpu_times`): a CPU weighs as much as it had tasks.
+        let had_tasks = grown(now.nonidle, before.nonidle)?;
+        waiting += grown(now.waiting, before.waiting)? * had_tasks;
+        nonidle += had_tasks;
+    }
+    Some(if nonidle > 0.0 { (waiting / nonidle / nanoseconds).min(1.0) } else { 0.0 })
 }
 
 /// The fullest one, if all of them are known.

@@ -58,9 +58,33 @@ fn offline_cpus_and_clocks_that_went_back_are_no_samples() {
     assert_eq!((into.cpus[0].cpu, into.cpus[0].busy.count()), (1, 1), "unknown for the third");
 }
 
+fn part(waiting: u32, nonidle: u32) -> CpuSample {
+    CpuSample { waiting, nonidle, ..CpuSample::default() }
+}
+
+#[test]
+fn pressure_that_cannot_be_is_no_sample() {
+    let tenth = 100_000_000;
+    let waiting = |steps: [CpuSample; 3]| {
+        // Beside a CPU that is half waited for.
+        let halves = [0, 1, 2].map(|step| part(step * tenth / 2, step * tenth));
+        let steps = [0, 1, 2].map(|step| [steps[step], halves[step]]);
+        let into = add_all(&steps.each_ref().map(|cpus| &cpus[..]), &[0, 1]);
+        (into.cpu_waiting.count(), into.cpu_waiting.sum())
+    };
+    assert_eq!(waiting([part(0, 0), part(0, 0), part(0, 0)]), (2, 1.0), "idle");
+    assert_eq!(waiting([part(0, 0), part(UNKNOWN_32, UNKNOWN_32), part(0, 0)]), (0, 0.0));
+    assert_eq!(waiting([part(0, 9), part(0, 8), part(0, 8)]), (1, 0.5), "it went back");
+    assert_eq!(waiting([part(9, 9), part(8, 9), part(8, 9)]), (1, 0.5), "so did this");
+    // A CPU that stood still for long, and is accounted for at once.
+    assert_eq!(waiting([part(0, 0), part(0, 0), part(0, 3_000_000_000)]), (1, 0.5));
+    // What the moments of reading make of a whole tenth is a tenth.
+    let more = tenth + 1_000_000;
+    assert_eq!(waiting([part(0, 0), part(more, more), part(2 * more, 2 * more)]), (2, 1.5));
+}
+
 #[test]
 fn cpus_weigh_as_much_as_they_had_tasks() {
-    let part = |waiting, nonidle| CpuSample { waiting, nonidle, ..CpuSample::default() };
     // One wholly busy and waited for half the time, one hardly in use. The counts have 32 bits.
     let start = u32::MAX - 10;
     let before = [part(start, 0), part(0, 0)];

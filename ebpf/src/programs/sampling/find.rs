@@ -40,10 +40,9 @@ pub(super) extern "C" fn sampling_find(skb: *mut __sk_buff) -> i32 {
     offsets(watched, found);
     let set = follow(current, fields.task_cgroups);
     found.cpu_times = cpu_times(fields, set);
-    if found.pressure == 0 {
+    if found.pressure == 0 && fields.has_pressure != 0 {
         found.pressure = pressure(watched, current, set);
     }
-    found.run_queues = run_queues(fields, current);
     found.namespace = follow(follow(current, fields.task_nsproxy), fields.nsproxy_net_ns);
     found.task = process(watched, current);
     found.task_started = peek(found.task, fields.task_start_boottime).unwrap_or(0);
@@ -154,14 +153,6 @@ unsafe extern "C" fn up(_: u32, climb: *mut Climb) -> i64 {
     }
     climb.at = parent;
     0
-}
-
-/// `runqueues`: the run queue of this thread, less what is added for its CPU.
-#[inline(always)]
-fn run_queues(fields: &Fields, current: u64) -> u64 {
-    let queue = follow(follow(current, fields.task_cfs_rq), fields.cfs_rq_rq);
-    let offset = peek(queue, fields.rq_cpu).and_then(|cpu| CPU_OFFSETS.get(cpu));
-    offset.map_or(0, |offset| queue.wrapping_sub(*offset))
 }
 
 /// tailscaled's first thread. All processes are in a list that begins at the ancestor of all.

@@ -18,7 +18,9 @@ use aya_ebpf::helpers::bpf_loop;
 use tailgauge_ebpf::layout::{self, DROP_REASONS, DROP_TUNNEL, Fields};
 
 use super::{
+    atomic::swap,
     maps::{DROPS, FOUND, REASON_FULL_RING, SAMPLES, WATCHED},
+    peek::follow,
     tcp::now,
 };
 
@@ -28,7 +30,7 @@ static mut TAKEN: u64 = 0;
 /// Program on the event.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "perf_event")]
-pub(super) extern "C" fn sampling(_context: *mut c_void) -> i32 {
+pub(super) extern "C" fn sampling(context: *mut c_void) -> i32 {
     let at = now();
     let (Some(watched), Some(found)) = (WATCHED.get(0), FOUND.get(0)) else { return 0 };
     // SAFETY: see `TAKEN`.
@@ -38,22 +40,31 @@ pub(super) extern "C" fn sampling(_context: *mut c_void) -> i32 {
     // SAFETY: the map's row; the agent reads it, and looks at its number before and after.
     let sample = unsafe { &mut *sample };
     let mark = ptr::addr_of_mut!(sample.number);
+    // A swap is a barrier on every machine, a store is not.
     // SAFETY: as above.
-    unsafe { mark.write_volatile(0) };
+    unsafe { swap(mark, 0) };
     sample.generation = watched.generation;
     sample.at = at;
     sample.ring_drops = ring_drops();
     process::read(&watched.fields, watched.process, found, sample);
     sockets::read(watched, found, sample);
     disciplines::read(watched, found, sample);
-    cpus::read(watched, found, row);
+    cpus::read(watched, found, row, clock(&watched.fields, context));
     sample.cost = now() - at;
     // SAFETY: as above.
     unsafe {
-        mark.write_volatile(number);
+        swap(mark, number);
         ptr::addr_of_mut!(TAKEN).write_volatile(number);
     }
     0
+}
+
+/// The scheduler's clock on this CPU (`local_clock`), which pressure is kept by and which runs while nobody does: the
+/// event was read by it before the program was called (`perf_swevent_hrtimer` in kernel/events/core.c). CLOCK_MONOTONIC
+/// is another one, which the scheduler's drifts away from. 0 when it cannot be read.
+#[inline(always)]
+fn clock(fields: &Fields, context: *mut c_void) -> u64 {
+    follow(follow(context as u64, fields.perf_context_event), fields.perf_event_clock)
 }
 
 /// What `drops` counted of the tunnel.

@@ -149,7 +149,8 @@ pub(super) const SECTION: Section = Section {
             header: histogram(
                 "tailgauge_tunnel_transmit_dropped_sample_packets",
                 &["device"],
-                "Packets that the tunnel device dropped in each sample, as tailscaled did not take them fast enough.",
+                "Packets that the tunnel device dropped in each sample, as tailscaled did not take them fast enough. \
+                 Absent where the kernel takes the samples and drops are not counted (`--no-collector.drops`).",
             ),
             samples: |view, samples| {
                 let drops = &view.model.sampled.tunnel_drops;

@@ -108,7 +108,7 @@ pub(super) const SECTION: Section = Section {
                 "tailgauge_peer_tcp_handshake_samples_dropped_total",
                 &["peer_id", "reason"],
                 "Handshake times that were not taken: ambiguous (a retransmission, Karn) or lost (the table had no \
-                 room). Connections are still counted.",
+                 room). Connections forgotten before their acknowledgement are not counted as opened.",
             ),
             samples: |view, samples| {
                 by_reason(view, samples, |tcp| [("ambiguous", tcp.ambiguous), ("lost", tcp.lost)]);
