@@ -168,10 +168,11 @@ fn pressure_is_up_to_date_whatever_lasts() {
         }
         last = now;
     }
-    // The scheduler looks at the clock of a CPU that does the same thing all the time once a tick, 4 ms or so.
+    // The scheduler looks at the clock of a CPU that does the same thing all the time once a tick, 4 ms or so. A virtual
+    // CPU may stand still between the moments that are held against each other.
     errors.sort_unstable();
     let (usual, most) = (errors[errors.len() / 2], errors[errors.len() * 9 / 10]);
-    assert!(usual < 200_000 && most < 2_000_000, "{usual} {most} of {errors:?}");
+    assert!(usual < 200_000 && most < 10_000_000, "{usual} {most} of {errors:?}");
 }
 
 #[test]
