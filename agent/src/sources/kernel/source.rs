@@ -262,6 +262,9 @@ impl KernelSource {
         // First of all, so that nothing counts in rows that were zeroed.
         self.messages.disown(slots, monotonic());
         self.store_control();
+        if let Err(error) = self.flows.disown(slots) {
+            tracing::warn!(%error, "cannot look for connections of peers that left");
+        }
         for slot in slots {
             done(*slot, self.slots.retire(*slot).and_then(|()| self.messages.retire(*slot)));
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use aya::Pod;
 use tailgauge_ebpf::layout::{Connection, FlowKey, Handshake, maps};
 
 use super::KernelError;
@@ -110,10 +111,39 @@ impl Flows {
         }
     }
 
+    /// Gives the connections of `slots` to slot 0: what becomes of them is not that of the peers who get these slots.
+    pub(super) fn disown(&mut self, slots: &[u32]) -> io::Result<()> {
+        disown(&mut self.handshakes, slots, |handshake| &mut handshake.slot)?;
+        disown(&mut self.connections, slots, |connection| &mut connection.slot)
+    }
+
     /// Fill of both tables at the last count.
     pub(super) const fn fill(&self) -> [MapUse; 2] {
         [self.handshakes.fill(), self.connections.fill()]
     }
+}
+
+fn disown<V: Pod + Default>(
+    table: &mut Lru<FlowKey, V>,
+    slots: &[u32],
+    slot: fn(&mut V) -> &mut u32,
+) -> io::Result<()> {
+    let is_theirs = |value: &mut V| slots.contains(slot(value));
+    let mut theirs = Vec::new();
+    table.read(|key, value| {
+        if is_theirs(&mut value.clone()) {
+            theirs.push(*key);
+        }
+    })?;
+    for key in theirs {
+        // As it is by now: packets come all the time.
+        if let Some(mut value) = table.get(&key).filter(|value| is_theirs(&mut value.clone())) {
+            *slot(&mut value) = 0;
+            // Gone this moment, it is nobody's any more.
+            let _ = table.replace(&key, &value);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -173,6 +203,27 @@ mod tests {
         let timed_out = Handshake { timed_out: 1, ..unanswered };
         let left = [1, 2, 3, 4].map(|port| flows.handshakes.get(&key(port)));
         assert_eq!(left, [Some(answered), Some(timed_out), Some(anew), None]);
+    }
+
+    #[test]
+    fn connections_of_a_peer_that_left_are_nobodys() {
+        if !missing_capabilities().is_empty() {
+            return eprintln!("skipped: needs root");
+        }
+        let mut object = Object::load(1, &KernelTypes::default()).unwrap();
+        let mut flows = Flows::open(&mut object, TIMEOUT).unwrap();
+        let key = |port| FlowKey { peer_port: [0, port], ..FlowKey::default() };
+        for (port, slot) in [(1, 1), (2, 2), (3, 3)] {
+            flows.handshakes.insert(&key(port), &Handshake { syn_at: 5, slot, ..Handshake::default() });
+            flows.connections.insert(&key(port), &Connection { opener: 1, slot, ..Connection::default() });
+        }
+        flows.disown(&[1, 3]).unwrap();
+        for (port, slot) in [(1, 0), (2, 2), (3, 0)] {
+            let handshake = Handshake { syn_at: 5, slot, ..Handshake::default() };
+            assert_eq!(flows.handshakes.get(&key(port)), Some(handshake));
+            let connection = Connection { opener: 1, slot, ..Connection::default() };
+            assert_eq!(flows.connections.get(&key(port)), Some(connection));
+        }
     }
 
     #[test]
