@@ -9,6 +9,7 @@ use tailgauge_testbed::miniature::{MiniatureTailnet, Options, WEB_V4, WEB_V6};
 use tailgauge_testbed::needs;
 use tailgauge_testbed::proof::Outcome;
 use tailgauge_testbed::proof::legs::{self, Case, Opener, Server};
+use tailgauge_testbed::proof::outcomes;
 use tailgauge_testbed::tailnet::Tailnet;
 use tailgauge_testbed::traffic::{Ping, ping};
 use tailgauge_testbed::wake::{Awake, be_precise};
@@ -82,9 +83,9 @@ fn every_outcome_of_a_connection_is_counted_once() -> Outcome {
             ))?;
         }
         set_delays(tailnet, 2, 3);
-        legs::outcomes(&Case { peer, ..outbound(tailnet, WEB_V4) }, agent, Some(BLACKHOLE))?;
-        legs::outcomes(&Case { peer, ..outbound(tailnet, WEB_V6) }, agent, None)?;
-        legs::outcomes(&Case { peer, ..inbound(tailnet) }, agent, Some(BLACKHOLE))
+        outcomes::outcomes(&Case { peer, ..outbound(tailnet, WEB_V4) }, agent, Some(BLACKHOLE))?;
+        outcomes::outcomes(&Case { peer, ..outbound(tailnet, WEB_V6) }, agent, None)?;
+        outcomes::outcomes(&Case { peer, ..inbound(tailnet) }, agent, Some(BLACKHOLE))
     })
 }
 
@@ -93,10 +94,10 @@ fn loss_makes_retransmissions_and_no_wrong_sample() -> Outcome {
     with_agent("loss_makes_retransmissions_and_no_wrong_sample", |tailnet, agent, peer| {
         let lossy = |delay| Conditions { loss: 0.25, ..Conditions::delayed(Duration::from_millis(delay)) };
         tailnet.peer_link(tailnet.c1()).set_both(lossy(5));
-        legs::loss(&Case { peer, ..outbound(tailnet, WEB_V4) }, agent, 60)?;
-        legs::loss(&Case { peer, ..inbound(tailnet) }, agent, 60)?;
+        outcomes::loss(&Case { peer, ..outbound(tailnet, WEB_V4) }, agent, 60)?;
+        outcomes::loss(&Case { peer, ..inbound(tailnet) }, agent, 60)?;
         set_delays(tailnet, 5, 0);
         tailnet.internet_link().set_both(lossy(10));
-        legs::loss(&Case { peer, ..outbound(tailnet, WEB_V4) }, agent, 60)
+        outcomes::loss(&Case { peer, ..outbound(tailnet, WEB_V4) }, agent, 60)
     })
 }

@@ -4,6 +4,7 @@ pub mod device;
 pub mod drops;
 pub mod iperf;
 pub mod legs;
+pub mod outcomes;
 pub mod scraped;
 pub mod tcp;
 pub mod totals;
