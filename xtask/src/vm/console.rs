@@ -6,6 +6,9 @@ use crate::test::Tally;
 /// First words of the lines that init.sh writes for this.
 const MARK: &str = "tailgauge-vm: ";
 
+/// The part of the tests `attach` that init.sh runs by itself.
+const HOTPLUG: &str = "hotplug";
+
 /// What was read so far.
 #[derive(Debug, Default)]
 pub struct Console {
@@ -55,7 +58,7 @@ impl Console {
         if hooks != expected_hooks {
             lacks.push(format!("the hooks should be {expected_hooks}"));
         }
-        for name in TESTS.into_iter().chain([UNIT]) {
+        for name in TESTS.into_iter().chain([UNIT, HOTPLUG]) {
             if !self.ended.iter().any(|(ended, success)| ended == name && *success) {
                 lacks.push(format!("the tests {name} failed or did not end"));
             }
@@ -91,6 +94,7 @@ mod tests {
         tailgauge-vm: attach_underlay exited 0\n\
         tailgauge-vm: drops exited 0\n\
         tailgauge-vm: unit exited 0\n\
+        tailgauge-vm: hotplug exited 0\n\
         tailgauge-vm: SKIPPED a_test: needs `nft`\n\
         tailgauge-vm: done\n";
 

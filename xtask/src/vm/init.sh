@@ -18,14 +18,12 @@ echo 1 > /proc/sys/kernel/printk
 echo
 echo "tailgauge-vm: up $(uname -r)"
 tailgauge check
-# Tests may take its CPUs away.
-export TAILGAUGE_OWN_MACHINE=1
 export TAILGAUGE_SKIPPED=/tmp/skipped
 touch "$TAILGAUGE_SKIPPED"
 filter=$(cat /filter)
 for name in programs attach attach_underlay drops; do
     # Every test loads the programs, which the emulated verifier takes seconds for.
-    timeout 1200 "$name" --test-threads=1 "$filter"
+    timeout 1200 "$name" --test-threads=1 --skip hotplug:: "$filter"
     echo "tailgauge-vm: $name exited $?"
 done
 # Of the agent's unit tests, those that sample, if they are wanted.
@@ -36,6 +34,15 @@ esac
 # shellcheck disable=SC2086
 timeout 1200 unit --test-threads=1 $unit
 echo "tailgauge-vm: unit exited $?"
+# Last of all the test that takes a CPU away: an emulated one that was away does not always see code that another one
+# patches, and then loops for ever.
+case hotplug::samples_go_on_when_their_cpu_goes_and_comes_back in
+*"$filter"*) hotplug=hotplug:: ;;
+*) hotplug="--exact none" ;;
+esac
+# shellcheck disable=SC2086
+TAILGAUGE_OWN_MACHINE=1 timeout 300 attach --test-threads=1 $hotplug
+echo "tailgauge-vm: hotplug exited $?"
 sed 's/^/tailgauge-vm: /' "$TAILGAUGE_SKIPPED"
 echo "tailgauge-vm: done"
 poweroff -f
