@@ -34,8 +34,7 @@ esac
 # shellcheck disable=SC2086
 timeout 1200 unit --test-threads=1 $unit
 echo "tailgauge-vm: unit exited $?"
-# Last of all the test that takes a CPU away: an emulated one that was away does not always see code that another one
-# patches, and then loops for ever.
+# Last of all the test that takes a CPU away.
 case hotplug::samples_go_on_when_their_cpu_goes_and_comes_back in
 *"$filter"*) hotplug=hotplug:: ;;
 *) hotplug="--exact none" ;;
