@@ -25,7 +25,7 @@ const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
 const RUNNING: u64 = 100_000_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// For the stream to forget that an agent was started or stopped beside it.
-const SETTLE: Duration = Duration::from_millis(400);
+const SETTLE: Duration = Duration::from_millis(1500);
 const DIRECTIONS: [Direction; 2] = [
     Direction { name: "from the peer", flags: &[], received: |exit, _| exit },
     Direction { name: "to the peer", flags: &["--reverse"], received: |_, client| client },
