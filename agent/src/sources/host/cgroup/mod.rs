@@ -21,7 +21,6 @@ use files::Files;
 pub use own::memory_limit;
 use place::Place;
 use pressure::GroupPressure;
-use version::Version;
 
 /// How long it is believed where a hierarchy is mounted.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -111,8 +110,7 @@ impl Known {
             }
         }
         if let Some(place) = memory {
-            // What the real root of version 1 says of memory is that of the whole machine.
-            for (distance, level) in place.levels(place.version == Version::Two).enumerate() {
+            for (distance, level) in place.memory_levels().enumerate() {
                 place.version.memory(&level, files, distance == 0, &mut found)?;
             }
         }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::files::Files;
 use super::place::Place;
-use super::version::Version;
 use crate::model::host::Cgroup;
 use crate::sources::host::proc_file::read_once;
 use crate::sources::host::{HostError, Paths};
@@ -22,7 +21,7 @@ pub fn memory_limit(paths: &Paths) -> Result<Option<u64>, HostError> {
 fn limit(membership: &str, root: &Path) -> Result<Option<u64>, HostError> {
     let Some(place) = Place::of("memory", membership, root) else { return Ok(None) };
     let (mut found, mut files) = (Cgroup::default(), Files::default());
-    for level in place.levels(place.version == Version::Two) {
+    for level in place.memory_levels() {
         place.version.memory(&level, &mut files, false, &mut found)?;
     }
     Ok(found.memory_limit_bytes)

@@ -62,4 +62,9 @@ impl Place {
         let groups = self.group.ancestors().filter(move |group| with_mount || !group.as_os_str().is_empty());
         groups.map(|group| self.mount.join(group))
     }
+
+    /// The levels that limit memory: what the real root of version 1 says of it is that of the whole machine.
+    pub(super) fn memory_levels(&self) -> impl Iterator<Item = PathBuf> {
+        self.levels(self.version == Version::Two)
+    }
 }
